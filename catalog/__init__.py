@@ -1,0 +1,1 @@
+"""What is known: tables, snapshots, decisions, shards, audit, report."""

@@ -1,0 +1,1 @@
+"""The doors: the unifactory command, one file a verb, and the recipes."""

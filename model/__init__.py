@@ -1,0 +1,1 @@
+"""LLaDA2.0-Uni: vocabulary, templates, tokenizers, backbone, decoder, checkpoints."""
