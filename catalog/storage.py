@@ -232,9 +232,7 @@ class ObjectStore:
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """(name, size in bytes) of every object below a prefix, sorted by name."""
-        found = [
-            (str(meta["path"]), int(meta["size"])) for page in self._store.list(prefix or None) for meta in page
-        ]
+        found = [(str(meta["path"]), int(meta["size"])) for page in self._store.list(prefix or None) for meta in page]
         yield from sorted(found)
 
     def delete(self, name: str) -> None:
@@ -260,7 +258,13 @@ class ObjectStore:
 
 def _options_from_environment() -> dict[str, str]:
     """S3 settings from the usual AWS variables; they are passed on in memory and never stored."""
-    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL")
+    names = (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_REGION",
+        "AWS_ENDPOINT_URL",
+    )
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 

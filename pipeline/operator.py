@@ -43,6 +43,9 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+_Params = Params  # the class variable of Operator has the same name
+
+
 class Quarantine(Exception):  # noqa: N818 - it is a verdict on the record, not a fault of the program
     """The record cannot be processed; `reason` is a short phrase that groups, the message gives the particulars."""
 
@@ -88,7 +91,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A record born from others. `fields` must be JSON values; media are written through `RunContext` stores."""
+    """A record born from others. `fields` must be JSON values; media lie below the media root or in the store."""
 
     role: str
     fields: dict[str, Any] = field(default_factory=dict)
@@ -100,13 +103,13 @@ class Operator(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int]
-    Params: ClassVar[type[Params]] = Params
+    Params: ClassVar[type[_Params]] = _Params
     loads_model: ClassVar[bool] = False
     """True for operators that load something heavy: the Ray engine gives them actors."""
     time_limit: ClassVar[float] = 60.0
     """Seconds one record may take before it is quarantined as `time limit`; a node may override it."""
 
-    def __init__(self, params: Params) -> None:
+    def __init__(self, params: _Params) -> None:
         self.params = params
 
     @classmethod
@@ -203,6 +206,4 @@ def check_row(columns: Sequence[Column], values: Sequence[Any]) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise Quarantine("non-finite value", f"{column.name} is {value}")
         if (column.low is not None and value < column.low) or (column.high is not None and value > column.high):
-            raise Quarantine(
-                "value out of range", f"{column.name} is {value}, declared {column.low} to {column.high}"
-            )
+            raise Quarantine("value out of range", f"{column.name} is {value}, declared {column.low} to {column.high}")
