@@ -6,59 +6,20 @@ only the buckets that differ. Statistics are kept for the key alone, so that del
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import orjson
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from catalog.keys import key_of
+from catalog.datafile import DataFile, write_file
 from catalog.storage import Storage
 
 ROWS_A_FILE = 250_000
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """One immutable Parquet file of a table; `path` is relative to the table."""
-
-    path: str
-    bucket: str
-    rows: int
-    size: int
-    first_key: str
-    last_key: str
-
-
-def encode_parquet(rows: pa.Table) -> bytes:
-    """The bytes of one data file."""
-    buffer = io.BytesIO()
-    pq.write_table(rows, buffer, compression="zstd", compression_level=1, use_dictionary=False, write_statistics=False)
-    return buffer.getvalue()
-
-
-def write_file(storage: Storage, table: str, key: str, bucket: str, rows: pa.Table, tag: str) -> DataFile:
-    """Write one data file whose rows are sorted by `key`, under a name made of its bytes and a tag of the run.
-
-    The tag keeps a file written again after `retry` from replacing one that an older version still points to.
-    """
-    data = encode_parquet(rows)
-    path = f"bucket={bucket}/{tag}-{key_of(data)[:20]}.parquet"
-    storage.write(f"tables/{table}/{path}", data)
-    keys = rows.column(key)
-    return DataFile(path, bucket, rows.num_rows, len(data), keys[0].as_py(), keys[-1].as_py())
-
-
-def arrow_schema_of(frame: pl.DataFrame) -> pa.Schema:
-    """The Arrow schema Delta can hold of a polars frame: plain strings and binaries instead of views."""
-    return frame.to_arrow(compat_level=pl.CompatLevel.oldest()).schema
 
 
 class Table:

@@ -1,7 +1,7 @@
 """The step of a recipe that looks at one record: an operator.
 
-Subclass `Measure`, declare `columns`, implement `process`. Failures, time limits, caching, batching and statistics are the
-engine's. An operator must be a pure function of the record and its parameters, so that running it again is safe.
+Subclass `Measure`, declare `columns`, implement `process`. Failures, time limits, caching, batching and statistics are
+the engine's. An operator must be a pure function of the record and its parameters, so that running it again is safe.
 """
 
 from __future__ import annotations
@@ -11,30 +11,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import orjson
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from catalog.columns import Column
 from catalog.errors import UserError
 from pipeline.media import MediaReader, MediaRef
-
-
-@dataclass(frozen=True)
-class Column:
-    """One output of an operator: the score contract.
-
-    `low` and `high` bound what the operator may emit, and what a rule may compare it with; None means unbounded.
-    `better` says which direction is the good one, None that there is none.
-    """
-
-    name: str
-    type: pa.DataType
-    about: str
-    low: float | None = None
-    high: float | None = None
-    better: Literal["higher", "lower"] | None = None
 
 
 class Params(BaseModel):
@@ -136,7 +120,13 @@ class Operator(ABC):
 
 
 class Measure(Operator):
-    """Looks and writes columns; never drops."""
+    """Looks and writes columns; never drops.
+
+    An operator that is quicker over several records at once sets `batch` above 1 and implements `process_batch`; when a
+    batch raises, its records are processed one by one, so `process` must give the same values.
+    """
+
+    batch: ClassVar[int] = 1
 
     @property
     @abstractmethod
@@ -146,6 +136,10 @@ class Measure(Operator):
     @abstractmethod
     def process(self, record: Record) -> Sequence[Any]:
         """The values of `columns` for one record; None is null. Raise `Quarantine` to set the record aside."""
+
+    def process_batch(self, records: Sequence[Record]) -> Sequence[Sequence[Any]]:
+        """The rows of at most `batch` records."""
+        return [self.process(record) for record in records]
 
 
 class Expander(Operator):
@@ -205,5 +199,5 @@ def check_row(columns: Sequence[Column], values: Sequence[Any]) -> None:
             continue
         if isinstance(value, float) and not math.isfinite(value):
             raise Quarantine("non-finite value", f"{column.name} is {value}")
-        if (column.low is not None and value < column.low) or (column.high is not None and value > column.high):
-            raise Quarantine("value out of range", f"{column.name} is {value}, declared {column.low} to {column.high}")
+        if not column.holds(value):
+            raise Quarantine("value out of range", f"{column.name} is {value}, declared {column.range_text}")
