@@ -1,0 +1,22 @@
+"""The sources of a recipe: `kind` chooses which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
+
+from pipeline.sources.base import BadRow, Source, SourceRow
+from pipeline.sources.folder import Folder
+from pipeline.sources.jsonl import Jsonl
+
+__all__ = ["BadRow", "Source", "SourceConfig", "SourceRow", "load_sources"]
+
+SourceConfig = Annotated[Jsonl | Folder, Field(discriminator="kind")]
+"""One source as a recipe writes it; the recipe's key for it is its name."""
+
+
+def load_sources(config: Mapping[str, Any]) -> dict[str, Source]:
+    """The sources of a recipe by name; raises pydantic.ValidationError."""
+    return dict(TypeAdapter(dict[str, SourceConfig]).validate_python(config))
