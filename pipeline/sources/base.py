@@ -92,9 +92,7 @@ class Source(BaseModel, ABC):
     def check(self, root: Path) -> None:
         """Raise UserError if the source is plainly unusable; for `plan`, so it reads next to nothing."""
 
-    def refuse(
-        self, place: str, bad: BadRow, fields: dict[str, Any] | None = None, raw: bytes = b""
-    ) -> SourceRow:
+    def refuse(self, place: str, bad: BadRow, fields: dict[str, Any] | None = None, raw: bytes = b"") -> SourceRow:
         """What becomes of a bad row: UserError stops the run, or the row is set aside with its problem."""
         if self.on_bad_row == "stop":
             raise UserError(f"{place}: {bad}; fix the {self.unit} or set on_bad_row: quarantine")

@@ -44,9 +44,7 @@ class MediaRoot:
             mode = os.lstat(full).st_mode
             if stat.S_ISLNK(mode):
                 if not self._inside(os.path.realpath(full)):
-                    raise BadRow(
-                        "path leaves the root", f"{show(path)} is a link that leads outside the root"
-                    )
+                    raise BadRow("path leaves the root", f"{show(path)} is a link that leads outside the root")
                 mode = os.stat(full).st_mode
         except (FileNotFoundError, NotADirectoryError):
             raise BadRow("missing file", f"the file {show(path)} does not exist") from None
