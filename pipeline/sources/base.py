@@ -68,14 +68,9 @@ class Source(BaseModel, ABC):
     def _fields_are_named_once(self) -> Source:
         if both := sorted(self.map.keys() & self.const.keys()):
             raise ValueError(f"{both[0]} stands in both map and const; keep one")
-        known = self.map.keys() | self.const.keys() | self.own_fields()
-        if unknown := sorted(self.types.keys() - known):
+        if unknown := sorted(self.types.keys() - self.map.keys() - self.const.keys()):
             raise ValueError(f"types names {unknown[0]}, which neither map nor const gives")
         return self
-
-    def own_fields(self) -> frozenset[str]:
-        """Fields this kind of source gives beside `map` and `const`."""
-        return frozenset()
 
     @abstractmethod
     def rows(self, root: Path) -> Iterator[SourceRow]:

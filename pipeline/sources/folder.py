@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import field_validator
 
 from pipeline.media import MediaRef
 from pipeline.sources.base import BadRow, FieldName, Source, SourceRow
@@ -21,8 +21,9 @@ PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", "
 class Folder(Source):
     """`kind: folder`. Endings only choose files; what a file is, its bytes say later.
 
-    `id` is the path below the folder. With `side_text`, `name.txt` beside `name.jpg` gives the field `text`;
-    with `side_json`, `name.json` gives what `select` and `map` read.
+    `map` and `select` see, for `name.jpg`: `path` (below the folder), `txt` (the text of `name.txt` beside
+    it) and `json` (the object in `name.json`); side files are read only if they are named there, and may be
+    absent.
     """
 
     unit = "file"
@@ -31,8 +32,6 @@ class Folder(Source):
     folder: str = "."
     role: FieldName = "image"
     endings: tuple[str, ...] = PICTURES
-    side_text: bool = False
-    side_json: bool = False
 
     @field_validator("endings")
     @classmethod
@@ -41,16 +40,6 @@ class Folder(Source):
             raise ValueError("endings must each start with a dot, like .jpg")
         return tuple(ending.lower() for ending in endings)
 
-    @model_validator(mode="after")
-    def _columns_have_a_side_file(self) -> Folder:
-        if (self.map or self.select) and not self.side_json:
-            raise ValueError("map and select read JSON side files; set side_json: true or use const")
-        return self
-
-    def own_fields(self) -> frozenset[str]:
-        """`id`, and `text` where text files stand beside the pictures."""
-        return frozenset({"id", "text"} if self.side_text else {"id"}) - self.map.keys() - self.const.keys()
-
     def check(self, root: Path) -> None:
         """Raise UserError unless the folder is there and can be listed."""
         MediaRoot(root).own_folder(self.folder, "folder")
@@ -58,60 +47,90 @@ class Folder(Source):
     def inputs(self, root: Path) -> list[Path]:
         """The folder and all below it (their times change with their lists of names), and the side files."""
         top = MediaRoot(root).own_folder(self.folder, "folder")
+        endings = tuple(f".{name}" for name in self._side_files())
         found = []
         for folder, names in _walk(root / top):
             found.append(folder)
-            found.extend(folder / name for name in names if self._is_side_file(name))
+            found.extend(folder / name for name in names if name.endswith(endings))
         return sorted(found)
 
     def rows(self, root: Path) -> Iterator[SourceRow]:
-        """The selected files, sorted folder by folder, names by code point."""
-        media_root = MediaRoot(root)
-        top = media_root.own_folder(self.folder, "folder")
-        field_map = FieldMap(self)
-        for folder, names in _walk(root / top):
+        """The selected files, folder by folder, folders and names sorted by code point."""
+        reader = _FileReader(self, MediaRoot(root), self._side_files())
+        for folder, names in _walk(root / reader.top):
             present = set(names)
             for name in names:
                 if name.lower().endswith(self.endings):
-                    path = (folder / name).relative_to(root).as_posix()
-                    row = self._row(path, top, present, media_root, field_map)
+                    row = reader.read((folder / name).relative_to(root).as_posix(), present)
                     if row is not None:
                         yield row
 
-    def _row(
-        self, path: str, top: str, present: set[str], media_root: MediaRoot, field_map: FieldMap
-    ) -> SourceRow | None:
-        fields: dict[str, Any] = {}
+    def _side_files(self) -> frozenset[str]:
+        named = {path.split(".")[0] for path in (*self.map.values(), *self.select)}
+        return frozenset(named & {"txt", "json"})
+
+
+class _FileReader:
+    """Turns files into rows."""
+
+    def __init__(self, source: Folder, media_root: MediaRoot, side_files: frozenset[str]) -> None:
+        self.top = media_root.own_folder(source.folder, "folder")
+        self._source = source
+        self._media_root = media_root
+        self._side_files = side_files
+        self._fields = FieldMap(source)
+
+    def read(self, path: str, present: set[str]) -> SourceRow | None:
+        """The row of a file whose folder holds the names `present`; None when it is not selected."""
         place = show_place(path)
+        fields: dict[str, Any] = {}
         try:
-            values = self._side_values(path, present, media_root)
-            if not field_map.selects(values):
+            values = self._values(as_text(path), present)
+            if not self._fields.selects(values):
                 return None
-            if "id" in self.own_fields():
-                fields["id"] = as_text(path if top == "." else path[len(top) + 1 :])
-            if "text" in self.own_fields():
-                fields["text"] = self._side_text(path, present, media_root)
-            fields.update(field_map.apply(values))
-            media = (MediaRef(self.role, "file", media_root.file(as_text(path))),)
+            fields = self._fields.apply(values)
+            media = (MediaRef(self._source.role, "file", self._media_root.file(path)),)
         except BadRow as bad:
-            return self.refuse(place, bad, fields, os.fsencode(path))
+            return self._source.refuse(place, bad, fields, os.fsencode(path))
         return SourceRow(place, fields, media)
 
-    def _is_side_file(self, name: str) -> bool:
-        return (self.side_text and name.endswith(".txt")) or (self.side_json and name.endswith(".json"))
+    def _values(self, path: str, present: set[str]) -> dict[str, Any]:
+        values: dict[str, Any] = {"path": path if self.top == "." else path[len(self.top) + 1 :]}
+        for kind in sorted(self._side_files):
+            side = f"{os.path.splitext(path)[0]}.{kind}"
+            if side.rpartition("/")[2] in present:
+                values[kind] = parse_side(kind, self._bytes(side), side.rpartition("/")[2])
+        return values
 
-    def _side_text(self, path: str, present: set[str], media_root: MediaRoot) -> str | None:
-        data = _beside(path, ".txt", present, media_root)
-        return None if data is None else decode_text(data)
-
-    def _side_values(self, path: str, present: set[str], media_root: MediaRoot) -> dict[str, Any]:
-        data = _beside(path, ".json", present, media_root) if self.side_json else None
-        if data is None:
-            return {}
+    def _bytes(self, side: str) -> bytes:
         try:
+            return Path(self._media_root.root, self._media_root.file(side)).read_bytes()
+        except OSError as error:
+            raise BadRow("unreadable file", f"the file {show(side)}: {error.strerror}") from None
+
+
+def parse_side(kind: str, data: bytes, name: str) -> Any:
+    """What a side file says: the object of `json`, the stripped text of others; raises BadRow."""
+    try:
+        if kind == "json":
             return parse_object(data, first=True)
-        except BadRow as bad:
-            raise BadRow(bad.reason, f"its side file: {bad}") from None
+        return data.decode("utf-8-sig").strip()
+    except UnicodeDecodeError as broken:
+        byte = data[broken.start]
+        raise BadRow(
+            "broken UTF-8", f"{show(name)}: byte 0x{byte:02x} at {broken.start} is not UTF-8"
+        ) from None
+    except BadRow as bad:
+        raise BadRow(bad.reason, f"{show(name)}: {bad}") from None
+
+
+def as_text(path: str) -> str:
+    """A name from the disk or an archive, which must be UTF-8 to be stored; raises BadRow."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise BadRow("broken UTF-8", "the name is not UTF-8; rename it") from None
+    return path
 
 
 def _walk(top: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -119,32 +138,3 @@ def _walk(top: Path) -> Iterator[tuple[Path, list[str]]]:
     for folder, folders, names in os.walk(top):
         folders.sort()
         yield Path(folder), sorted(names)
-
-
-def _beside(path: str, ending: str, present: set[str], media_root: MediaRoot) -> bytes | None:
-    side = os.path.splitext(path)[0] + ending
-    if side.rpartition("/")[2] not in present:
-        return None
-    try:
-        return Path(media_root.root, media_root.file(side)).read_bytes()
-    except OSError as error:
-        raise BadRow("unreadable file", f"its side file {show(side)}: {error.strerror}") from None
-
-
-def as_text(path: str) -> str:
-    """A path from the disk, which must be UTF-8 to be stored; raises BadRow."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        raise BadRow("broken UTF-8", "the file name is not UTF-8; rename the file") from None
-    return path
-
-
-def decode_text(data: bytes) -> str:
-    """Text of a side file: UTF-8 without a byte-order mark, outer white space removed; raises BadRow."""
-    try:
-        return data.decode("utf-8-sig").strip()
-    except UnicodeDecodeError as broken:
-        raise BadRow(
-            "broken UTF-8", f"its text: byte 0x{data[broken.start]:02x} at {broken.start} is not UTF-8"
-        ) from None

@@ -14,6 +14,7 @@ from catalog.errors import UserError
 from pipeline.media import MediaRef
 from pipeline.sources.base import BadRow, DottedPath, FieldName, Source, SourceRow
 from pipeline.sources.fields import FieldMap, follow, mistyped, show, show_place
+from pipeline.sources.ids import with_unique_ids
 from pipeline.sources.root import MediaRoot
 
 MAX_LINE = 16 * 2**20
@@ -40,6 +41,9 @@ class Jsonl(Source):
 
     def rows(self, root: Path) -> Iterator[SourceRow]:
         """The selected lines in file order."""
+        return with_unique_ids(self, self._numbered_rows(root), lambda number: f"line {number}")
+
+    def _numbered_rows(self, root: Path) -> Iterator[tuple[int, SourceRow]]:
         media_root = MediaRoot(root)
         manifest = media_root.own_file(self.manifest, "manifest")
         reader = _LineReader(self, media_root, manifest.rpartition("/")[0])
@@ -53,14 +57,14 @@ class Jsonl(Source):
             except BadRow as bad:
                 if not ended and bad.reason == "not JSON":
                     bad = BadRow("truncated line", f"the last line is cut off: {bad}")
-                yield self.refuse(place, bad, raw=line)
+                yield number, self.refuse(place, bad, raw=line)
                 continue
             if row is not None:
-                yield row
+                yield number, row
 
 
 class _LineReader:
-    """Turns lines into rows; remembers the ids it has seen."""
+    """Turns the lines of one manifest into rows."""
 
     def __init__(self, source: Jsonl, media_root: MediaRoot, folder: str) -> None:
         self._source = source
@@ -68,8 +72,6 @@ class _LineReader:
         self._media_root = media_root
         self._folder = folder
         self._media = [(role, path, tuple(path.split("."))) for role, path in source.media.items()]
-        self._ids: dict[str, int] = {}
-        self._has_ids = "id" in source.map
 
     def read(self, place: str, number: int, line: bytes) -> SourceRow | None:
         """The row of a line, None if not selected; raises BadRow while there are no fields to keep."""
@@ -78,19 +80,10 @@ class _LineReader:
             return None
         fields = self._fields.apply(values)
         try:
-            if self._has_ids:
-                self._refuse_known_id(fields["id"], number)
             media = tuple([self._ref(values, *entry) for entry in self._media])
         except BadRow as bad:
             return self._source.refuse(place, bad, fields, line)
         return SourceRow(place, fields, media)
-
-    def _refuse_known_id(self, value: Any, number: int) -> None:
-        if value is None:
-            return
-        first = self._ids.setdefault(value, number)
-        if first != number:
-            raise BadRow("duplicate id", f"id {show(value)} stands in line {first} already")
 
     def _ref(self, values: dict[str, Any], role: str, path: str, parts: tuple[str, ...]) -> MediaRef:
         named = values.get(path) if len(parts) == 1 else follow(values, parts)
