@@ -12,19 +12,20 @@ Vocabulary (`Vocabulary.to_json`, stored in a shard set's card):
      "mask": int, "eos": int, "pad": int, "role_end": int,
      "size_ids": [int, ...]}      size_ids[n-1] says that a grid side has n patches
 
-Spans (`Span.to_json`, stored with each sample): a list that covers the ids without gap or overlap, in order, each
+Spans (`Span.to_json`, stored with each sample): a list that covers the ids without gap or overlap, in order,
+each
 
     {"kind": "text" | "token" | "image", "start": int, "length": int >= 1, "target": bool}
     and for "image" also {"grid": [height, width], "role": str}
 
 Grammar (fact sheet section 3):
 
-- a picture is start_image, size id of its height, size id of its width, begin_image_tokens, then height * width image
-  ids in raster order (one "image" span), then end_image unless the sequence ends there;
+- a picture is start_image, size id of its height, size id of its width, begin_image_tokens, then height *
+  width image ids in raster order (one "image" span), then end_image unless the sequence ends there;
 - a "text" span holds ordinary text ids only: no image id, and none of the special ids above;
 - a "token" span holds special ids only; mask and pad (where it is not eos) never stand in a stored sample;
-- start_image may stand alone: the editing template's no-image branch has one. Size ids and begin_image_tokens occur in a
-  picture's header only.
+- start_image may stand alone: the editing template's no-image branch has one. Size ids and begin_image_tokens
+  occur in a picture's header only.
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ def check(
     *,
     complete: bool = True,
 ) -> None:
-    """Raise a one-line ValueError naming position, id and span of the first thing wrong; return when all is well.
+    """Raise a one-line ValueError naming position, id and span of the first thing wrong.
 
-    ids: integers [n]. `complete` asks for a training sample: at least one span is a target, and a header at the very
-    end is an error. A prompt for the sampler is checked with `complete=False`.
+    ids: integers [n]. `complete` asks for a training sample: at least one span is a target, and a header at
+    the very end is an error. A prompt for the sampler is checked with `complete=False`.
     """
     if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
         raise ValueError(f"ids must be integers [n], got {ids.dtype} {list(ids.shape)}")
@@ -68,7 +69,7 @@ def check(
 
 
 def find_images(vocabulary: Mapping[str, Any], ids: NDArray[np.integer[Any]]) -> list[tuple[int, int, int]]:
-    """Pictures of a bare id sequence: (first image position, grid height, grid width) for each complete header.
+    """Pictures of bare ids: (first image position, grid height, grid width) for each complete header.
 
     For ids without spans, such as those a model generated. A picture whose ids are cut short is reported too.
     """
@@ -105,8 +106,8 @@ def _check_cover(length: int, spans: Sequence[Mapping[str, Any]]) -> None:
             )
         if span["start"] != position or span["length"] < 1:
             raise ValueError(
-                f"span {index} starts at {span['start']} with length {span['length']}; expected start {position} and "
-                "at least one id"
+                f"span {index} starts at {span['start']} with length {span['length']}; "
+                f"expected start {position} and at least one id"
             )
         position += span["length"]
     if position != length:

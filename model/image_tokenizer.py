@@ -39,7 +39,7 @@ class Grid:
 
 @runtime_checkable
 class ImageTokenizer(Protocol):
-    """Turns a picture into codes, one per patch in raster order. The same picture always gives the same codes."""
+    """Turns a picture into codes, one per patch in raster order; the same picture gives the same codes."""
 
     @property
     def name(self) -> str:
@@ -108,6 +108,6 @@ def load_image_tokenizer(spec: str, device: str = "cpu") -> ImageTokenizer:
         siglip_vq = importlib.import_module("model.siglip_vq")
         return cast("ImageTokenizer", siglip_vq.SigLIPVQ.load(path, device=device))
     raise ValueError(
-        f"image tokenizer {spec!r}: say 'patch-vq' for the embedded one, or give a fitted .npz file or the folder of a "
-        "SigLIP-VQ (with config.json)"
+        f"image tokenizer {spec!r}: say 'patch-vq' for the embedded one, or give a fitted .npz file "
+        "or the folder of a SigLIP-VQ (with config.json)"
     )

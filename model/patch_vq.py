@@ -1,8 +1,8 @@
-"""The embedded image tokenizer: vector quantisation of 16-pixel patches, fitted in seconds, able to draw codes back.
+"""The embedded image tokenizer: vector quantisation of 16-pixel patches, which can also draw its codes.
 
-It stands in for SigLIP-VQ where there is no download and no GPU. Its codes describe how a patch looks, not what it
-means. Features are small integers held in float32, so every product and sum below is exact whatever the order of
-summation: any BLAS, batch size or schedule gives the same codes.
+It stands in for SigLIP-VQ where there is no download and no GPU. Its codes describe how a patch looks, not
+what it means. Features are small integers held in float32, so every product and sum below is exact whatever
+the order of summation: any BLAS, batch size or schedule gives the same codes.
 
 Axes: n patches, k codes, f features.
 """
@@ -16,8 +16,8 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
-from PIL import Image as pillow
 
 from model.image_tokenizer import PATCH, Codes, Grid, Pixels, check_pixels
 
@@ -26,7 +26,8 @@ EMBEDDED_NAME = "patch-vq"
 FORMAT = 1
 PICTURE = 8  # pixels per side of a code's stored picture
 
-# Weights of the squared distance: 4x4 luma cells against 2x2 cells of each chroma. A chroma cell covers four luma cells.
+# Weights of the squared distance: 4x4 luma cells against 2x2 cells of each chroma. A chroma cell covers four
+# luma cells.
 _LUMA_WEIGHT, _CHROMA_WEIGHT = 2, 3
 FEATURES = 16 + 4 + 4
 # |2 x.c| + |c|^2 < 2^24 for every feature vector, so float32 holds all partial sums exactly.
@@ -84,7 +85,7 @@ class PatchVQ:
         return digest.hexdigest()
 
     def encode(self, image: Pixels) -> Codes:
-        """uint8 RGB [H, W, 3], sides multiples of 16 -> int32 codes [H/16, W/16]; ties go to the lowest code."""
+        """uint8 RGB [H, W, 3], multiples of 16 -> int32 codes [H/16, W/16]; ties go to the lowest code."""
         grid = check_pixels(image, PATCH)
         return self._nearest(features(image)).reshape(grid.height, grid.width)
 
@@ -93,7 +94,7 @@ class PatchVQ:
         return [self.encode(image) for image in images]
 
     def decode(self, codes: Codes) -> Pixels:
-        """int32 codes [h, w] -> uint8 RGB [16h, 16w, 3]: the codes' mean pictures, joined smoothly and enlarged."""
+        """int32 codes [h, w] -> uint8 RGB [16h, 16w, 3]: the codes' mean pictures, joined and enlarged."""
         if codes.ndim != 2 or not np.issubdtype(codes.dtype, np.integer):
             raise ValueError(f"codes must be integers [height, width], got {codes.dtype} {list(codes.shape)}")
         grid = Grid(*codes.shape)
@@ -103,9 +104,9 @@ class PatchVQ:
             )
         mosaic = self.pictures[codes].transpose(0, 2, 1, 3, 4)
         mosaic = mosaic.reshape(grid.height * PICTURE, grid.width * PICTURE, 3)
-        small = pillow.fromarray(_without_seams(mosaic))
+        small = PIL.Image.fromarray(_without_seams(mosaic))
         size = (grid.width * PATCH, grid.height * PATCH)
-        return np.asarray(small.resize(size, pillow.Resampling.BILINEAR)).copy()
+        return np.asarray(small.resize(size, PIL.Image.Resampling.BILINEAR)).copy()
 
     def save(self, path: str | Path) -> None:
         """Write an `.npz`; the same code book always gives the same bytes."""
@@ -120,7 +121,7 @@ class PatchVQ:
 
     @classmethod
     def load(cls, path: str | Path) -> PatchVQ:
-        """Read what `save` wrote. Raises ValueError for another format and FileNotFoundError without the file."""
+        """Read what `save` wrote. Raises ValueError for another format."""
         with np.load(path, allow_pickle=False) as stored:
             if "format" not in stored or int(stored["format"]) != FORMAT:
                 raise ValueError(f"{path} is no patch quantiser of format {FORMAT}")
@@ -143,8 +144,8 @@ class PatchVQ:
 def features(image: Pixels) -> Features:
     """Patches of a uint8 RGB picture [H, W, 3] -> int16 [n, f] in raster order, each number within +-384.
 
-    Area means of 4x4 pixels give luma, of 8x8 pixels give two colour differences (JPEG's, in integers), all centred on
-    zero and multiplied by their weight.
+    Area means of 4x4 pixels give luma, of 8x8 pixels give two colour differences (JPEG's, in integers), all
+    centred on zero and multiplied by their weight.
     """
     height, width = image.shape[0] // PATCH, image.shape[1] // PATCH
     rows = image.reshape(-1, 4, image.shape[1], 3)
@@ -157,7 +158,8 @@ def features(image: Pixels) -> Features:
         cells += columns[:, :, c]
     quads = cells.reshape(height * 2, 2, width * 2, 2, 3)
     quads = quads[:, 0, :, 0] + quads[:, 0, :, 1] + quads[:, 1, :, 0] + quads[:, 1, :, 1]
-    # Weights sum to 256 (luma) and 0 (chroma); the shifts divide by them and by the pixels of a cell, rounding.
+    # Weights sum to 256 (luma) and 0 (chroma); the shifts divide by them and by the pixels of a cell,
+    # rounding.
     luma = (cells @ np.array([77, 150, 29], np.int32) + (1 << 11)) >> 12
     blue = (quads @ np.array([-43, -85, 128], np.int32) + (1 << 13)) >> 14
     red = (quads @ np.array([128, -107, -21], np.int32) + (1 << 13)) >> 14
@@ -172,14 +174,14 @@ def features(image: Pixels) -> Features:
 
 
 def patches_of(image: Pixels) -> Pixels:
-    """uint8 RGB [H, W, 3] -> its whole patches [n, 16, 16, 3] in raster order; a rest at the edges is left out."""
+    """uint8 RGB [H, W, 3] -> its whole patches [n, 16, 16, 3] in raster order; a rest is left out."""
     height, width = image.shape[0] // PATCH, image.shape[1] // PATCH
     whole = image[: height * PATCH, : width * PATCH].reshape(height, PATCH, width, PATCH, 3)
     return np.ascontiguousarray(whole.transpose(0, 2, 1, 3, 4)).reshape(-1, PATCH, PATCH, 3)
 
 
 def _without_seams(mosaic: Pixels) -> Pixels:
-    """Spread each small step between neighbouring pictures [8h, 8w, 3] over four pixels on either side of the seam.
+    """Spread each small step between neighbouring pictures over four pixels either side. uint8 [8h, 8w, 3].
 
     A step above _SEAM is taken for an edge of the picture and left alone.
     """
@@ -200,7 +202,7 @@ def _without_seams(mosaic: Pixels) -> Pixels:
 
 
 def fit(patches: Pixels, codes: int, seed: int, iterations: int) -> PatchVQ:
-    """k-means (k-means++ start) over uint8 patches [n, 16, 16, 3], in integers: a function of its arguments alone.
+    """k-means over uint8 patches [n, 16, 16, 3], all in integers: a function of its arguments alone.
 
     Raises ValueError when the patches show fewer than `codes` different features.
     """
@@ -241,7 +243,7 @@ def _nearest(points: Features, table: NDArray[np.float32]) -> Codes:
 
 
 def _spread_start(points: Features, codes: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """k-means++: each next centre is drawn with a chance proportional to its squared distance from those before."""
+    """k-means++: a centre is drawn in proportion to its squared distance from those before it."""
     exact = points.astype(np.float32)
     chosen = [int(rng.integers(len(points)))]
     distance = np.full(len(points), np.iinfo(np.int64).max)

@@ -1,7 +1,8 @@
 """How a picture is brought to a size whose sides are whole patches: three rules, each giving a geometry.
 
-A rule only computes; `apply` touches pixels. Sources: fact sheet section 7 (the released resizing for understanding and
-cropping for editing) and, for generation, the paper's aspect buckets. Every side is a multiple of 32 pixels.
+A rule only computes; `apply` touches pixels. Sources: fact sheet section 7 (the released resizing for
+understanding and cropping for editing) and, for generation, the paper's aspect buckets. Every side is a
+multiple of 32 pixels.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from PIL import Image as pillow
-from PIL.Image import Image
+import PIL.Image
 
 from model.image_tokenizer import PATCH, Grid
 
@@ -24,7 +24,7 @@ SEVERAL_AREA = 448 * 448  # and for each of several
 DECODER_SCALE = 2  # the image decoder draws this many times larger than the encoded picture
 
 Resample = Literal["bicubic", "lanczos"]
-_RESAMPLE = {"bicubic": pillow.Resampling.BICUBIC, "lanczos": pillow.Resampling.LANCZOS}
+_RESAMPLE = {"bicubic": PIL.Image.Resampling.BICUBIC, "lanczos": PIL.Image.Resampling.LANCZOS}
 
 
 @dataclass(frozen=True, order=True)
@@ -62,7 +62,7 @@ class Geometry:
         return Grid(self.output.height // PATCH, self.output.width // PATCH)
 
     def map_box(self, box: tuple[float, float, float, float]) -> tuple[float, float, float, float] | None:
-        """Where a box (left, top, right, bottom) in source pixels lies in the output, cut to it; None if nowhere."""
+        """A source box (left, top, right, bottom) in pixels of the output, cut to it; None if outside."""
         across = self.scaled.width / self.source.width
         down = self.scaled.height / self.source.height
         left = min(max(box[0] * across - self.left, 0.0), float(self.output.width))
@@ -75,13 +75,15 @@ class Geometry:
 def smart_size(size: Size, largest_area: int) -> Size:
     """Nearest size of multiples of 32 whose area lies within SMALLEST_AREA .. `largest_area` pixels.
 
-    The aspect is kept up to the rounding. A very long picture may keep a side of one unit and exceed the area.
+    The aspect is kept up to the rounding. A very long picture may keep a side of one unit and exceed the
+    area.
     """
     width = max(UNIT, round(size.width / UNIT) * UNIT)
     height = max(UNIT, round(size.height / UNIT) * UNIT)
     area = size.width * size.height
     if width * height > largest_area:
-        # A factor, not a divisor: in floats the two differ where a side lands on a multiple (800x800 to 448x448 area).
+        # A factor, not a divisor: in floats the two differ where a side lands on a multiple (800x800 to
+        # 448x448 area).
         shrink = math.sqrt(largest_area / area)
         width = max(UNIT, math.floor(size.width * shrink / UNIT) * UNIT)
         height = max(UNIT, math.floor(size.height * shrink / UNIT) * UNIT)
@@ -95,8 +97,8 @@ def smart_size(size: Size, largest_area: int) -> Size:
 def for_understanding(size: Size, *, several: bool = False) -> Geometry:
     """The released rule for pictures in a question: scale to cover the smart size, cut to multiples of 32.
 
-    `several` says that the question has more than one picture. The output may exceed the smart size on one side,
-    because the cut follows the scaled picture.
+    `several` says that the question has more than one picture. The output may exceed the smart size on one
+    side, because the cut follows the scaled picture.
     """
     target = smart_size(size, SEVERAL_AREA if several else SINGLE_AREA)
     scaled = _cover(size, target)
@@ -116,8 +118,8 @@ def for_generation(size: Size, side: int) -> Geometry:
 def for_editing(size: Size, side: int = 512, *, released: bool = False) -> Geometry:
     """Bucket of an editing source. By default as for generation.
 
-    `released` is what the released script does: it cuts a window of exactly the bucket's size out of the picture
-    without scaling it, so that large pictures lose their margins and small ones get black borders.
+    `released` is what the released script does: it cuts a window of exactly the bucket's size out of the
+    picture without scaling it, so that large pictures lose their margins and small ones get black borders.
     """
     if not released:
         return for_generation(size, side)
@@ -125,7 +127,7 @@ def for_editing(size: Size, side: int = 512, *, released: bool = False) -> Geome
 
 
 def grid_of_request(picture: Size) -> Grid:
-    """Grid to generate for a finished picture of that size. Raises ValueError unless its sides are multiples of 32."""
+    """Grid to generate for a finished picture. Raises ValueError unless its sides are multiples of 32."""
     step = PATCH * DECODER_SCALE
     if picture.width % step or picture.height % step:
         raise ValueError(f"a picture of {picture} cannot be drawn: both sides must be multiples of {step}")
@@ -136,8 +138,9 @@ def grid_of_request(picture: Size) -> Grid:
 def crop_sizes(side: int, unit: int = UNIT) -> tuple[Size, ...]:
     """Candidate sizes for square side `side`: the staircase under (side/unit)^2 cells, widest first.
 
-    From one row as wide as all cells, each step adds a row where the cells allow it and else drops a column; sizes with
-    an aspect above 4 are left out. Raises ValueError unless `side` is a positive multiple of `unit`.
+    From one row as wide as all cells, each step adds a row where the cells allow it and else drops a column;
+    sizes with an aspect above 4 are left out. Raises ValueError unless `side` is a positive multiple of
+    `unit`.
     """
     if side < unit or side % unit:
         raise ValueError(f"bucket side {side} is not a positive multiple of {unit}")
@@ -164,7 +167,7 @@ def nearest_size(size: Size, candidates: tuple[Size, ...]) -> Size:
     return max(candidates, key=nearness)
 
 
-def apply(image: Image, geometry: Geometry) -> Image:
+def apply(image: PIL.Image.Image, geometry: Geometry) -> PIL.Image.Image:
     """Pixels of `image` under `geometry`: RGB of the output size. Transparency is laid on white first.
 
     Raises ValueError when the picture is not of the size the geometry was made for.
@@ -179,15 +182,15 @@ def apply(image: Image, geometry: Geometry) -> Image:
     return image.crop((geometry.left, geometry.top, right, bottom))
 
 
-def on_white(image: Image) -> Image:
+def on_white(image: PIL.Image.Image) -> PIL.Image.Image:
     """RGB picture; whatever is transparent shows white, as the released tokenizer does."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if not image.has_transparency_data:
         return image.convert("RGB")
     layer = image.convert("RGBA")
-    paper = pillow.new("RGBA", layer.size, (255, 255, 255, 255))
-    return pillow.alpha_composite(paper, layer).convert("RGB")
+    paper = PIL.Image.new("RGBA", layer.size, (255, 255, 255, 255))
+    return PIL.Image.alpha_composite(paper, layer).convert("RGB")
 
 
 def _cover(size: Size, target: Size) -> Size:

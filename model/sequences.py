@@ -1,13 +1,14 @@
 """Sequences as symbolic segments, and as ids with spans; `render` and `parse` go from one to the other.
 
-A segment says what a piece is and whether it is a target (the response) or prompt. Pieces are tokenised one by one and
-joined as ids, as the released code does; joining the strings first would give other ids.
+A segment says what a piece is and whether it is a target (the response) or prompt. Pieces are tokenised one
+by one and joined as ids, as the released code does; joining the strings first would give other ids.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -26,7 +27,7 @@ Role = Literal["input", "source", "target", "frame"]
 
 @dataclass(frozen=True)
 class Text:
-    """Ordinary text. `ids` is set only where a model wrote the text with ids that the tokenizer would not choose."""
+    """Ordinary text. `ids` is set only where a model wrote ids that the tokenizer would not choose."""
 
     text: str
     target: bool = False
@@ -141,8 +142,8 @@ def picture(codes: Codes, role: Role, *, target: bool = False) -> Segments:
 def render(segments: Iterable[Segment], vocabulary: Vocabulary, tokenizer: TextTokenizer) -> TokenSequence:
     """Ids and spans of `segments`; neighbouring tokens of equal target share one span.
 
-    Raises ValueError naming the segment when a token is unknown, a code lies outside the code book, or text came out as
-    an id that text may not have.
+    Raises ValueError naming the segment when a token is unknown, a code lies outside the code book, or text
+    came out as an id that text may not have.
     """
     parts: list[Ids] = []
     spans: list[Span] = []
@@ -192,7 +193,8 @@ def find_spans(
 ) -> tuple[Span, ...]:
     """Spans of bare ids by the grammar alone, for what a model wrote: pictures, special tokens, runs of text.
 
-    Pictures get `role` and everything gets `target`. A picture cut short by the end of the ids raises ValueError.
+    Pictures get `role` and everything gets `target`. A picture cut short by the end of the ids raises
+    ValueError.
     """
     plain = vocabulary.to_json()
     special = np.isin(ids, sorted(grammar.special_ids(plain)))
@@ -200,7 +202,7 @@ def find_spans(
 
     def add_plain(start: int, end: int) -> None:
         edges = [start, *(np.flatnonzero(np.diff(special[start:end])) + 1 + start).tolist(), end]
-        for left, right in zip(edges, edges[1:], strict=False):
+        for left, right in pairwise(edges):
             if left < right:
                 spans.append(Span("token" if special[left] else "text", left, right - left, target))
 

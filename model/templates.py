@@ -1,9 +1,9 @@
 """The sequence of every task, as symbolic segments. Source: fact sheet section 3, the released remote code.
 
-One function a task. Called with what the user gave, it returns the prompt for the sampler; called with the response as
-well (codes, answer, frames), it returns the training form, whose segments say by `target` what is response. Prompt and
-training form agree up to the first target. `Branch` chooses the branches of guidance, which are also what training with
-dropped conditions uses.
+One function a task. Called with what the user gave, it returns the prompt for the sampler; called with the
+response as well (codes, answer, frames), it returns the training form, whose segments say by `target` what is
+response. Prompt and training form agree up to the first target. `Branch` chooses the branches of guidance,
+which are also what training with dropped conditions uses.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PLAIN = "detailed thinking off"
 
 Branch = Literal["full", "no_text", "no_image"]
 Wrapper = Literal["wrapper", "early", "plain"]
-"""Understanding layouts: the released one; the first upload's, without role tags; with the plain chat's system text."""
+"""Understanding layouts: released; the first upload's, without role tags; with the plain chat's system."""
 
 
 def text_to_image(
@@ -39,8 +39,8 @@ def text_to_image(
 ) -> Segments:
     """Prompt, then a picture of `grid`. codes: int32 [grid height, grid width] for the training form.
 
-    The header is prompt: the user chooses the size. The closing `<|/image|>` is a target; at inference the released
-    code stops before it.
+    The header is prompt: the user chooses the size. The closing `<|/image|>` is a target; at inference the
+    released code stops before it.
     """
     asked = _wrapped(DRAWING, [Text(_condition(prompt, branch))])
     return (*asked, *header(grid), *_drawn(grid, codes))
@@ -56,8 +56,9 @@ def text_to_image_thinking(
 ) -> Segments:
     """Prompt, free text, then a picture whose header the model writes itself.
 
-    With neither `thinking` nor `grid`: the prompt of phase one. With both: the prompt of phase two, or with `codes` the
-    training form. The `no_text` branch has no thinking text and needs only `grid`. Raises ValueError for other mixes.
+    With neither `thinking` nor `grid`: the prompt of phase one. With both: the prompt of phase two, or with
+    `codes` the training form. The `no_text` branch has no thinking text and needs only `grid`. Raises
+    ValueError for other mixes.
     """
     asked = _wrapped(THINKING, [Text(_condition(prompt, branch))])
     if branch == "no_text":
@@ -91,9 +92,9 @@ def understanding(
 ) -> Segments:
     """Pictures in order, the question, then the answer and end of text.
 
-    pictures: int32 codes [height, width] each, at least one. `earlier` turns come first, right after the pictures; each
-    answer ends with end of text, and every answer is a target. No public code shows several turns: this layout is ours.
-    `variant` "early" knows a single turn only.
+    pictures: int32 codes [height, width] each, at least one. `earlier` turns come first, right after the
+    pictures; each answer ends with end of text, and every answer is a target. No public code shows several
+    turns: this layout is ours. `variant` "early" knows a single turn only.
     """
     if not pictures:
         raise ValueError("understanding needs at least one picture; use plain_text for a question without")
@@ -121,9 +122,9 @@ def editing(
 ) -> Segments:
     """Source pictures, the instruction, then the edited picture.
 
-    With one source the output has its grid. Several sources (no public code shows their layout) need `grid`. The
-    `no_image` branch keeps one lone `<|image|>` where the sources stood, as released. Raises ValueError for an empty
-    instruction, no source, or a grid that contradicts the source or the codes.
+    With one source the output has its grid. Several sources (no public code shows their layout) need `grid`.
+    The `no_image` branch keeps one lone `<|image|>` where the sources stood, as released. Raises ValueError
+    for an empty instruction, no source, or a grid that contradicts the source or the codes.
     """
     if not sources:
         raise ValueError("editing needs at least one source picture")
@@ -176,11 +177,12 @@ def interleaved(
 ) -> Segments:
     """Prompt, then frames of text and pictures, all written by the model, then end of text.
 
-    `complete=False` leaves the end of text out: the history that the sampler goes on from, whose last picture may be
-    still to draw. `pictures` (codes of given pictures) stand before the prompt, as in understanding; no public code
-    shows that layout. The guidance branches are those of the last frame: `no_text` keeps the history and replaces that
-    frame's text (the first frame has no history, so the prompt), `no_image` drops history and prompt.
-    Raises ValueError when a picture other than the last of an incomplete story lacks codes.
+    `complete=False` leaves the end of text out: the history that the sampler goes on from, whose last picture
+    may be still to draw. `pictures` (codes of given pictures) stand before the prompt, as in understanding;
+    no public code shows that layout. The guidance branches are those of the last frame: `no_text` keeps the
+    history and replaces that frame's text (the first frame has no history, so the prompt), `no_image` drops
+    history and prompt. Raises ValueError when a picture other than the last of an incomplete story lacks
+    codes.
     """
     given = _flat(picture(codes, "input") for codes in pictures)
     if branch != "full":
@@ -216,7 +218,7 @@ def document(text: str) -> Segments:
 
 @dataclass(frozen=True)
 class Template:
-    """A task's layout under its name. `version` rises with any change that the fingerprint's examples do not show."""
+    """A task's layout. `version` rises with any change of it that the examples do not show."""
 
     name: str
     function: Callable[..., Segments]

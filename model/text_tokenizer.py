@@ -1,4 +1,4 @@
-"""Text <-> ids: the released tokenizer from its file, or the small byte-level BPE that ships with the project."""
+"""Text <-> ids: the released tokenizer from its file, or the small byte-level BPE of the project."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def json_digest(value: object) -> str:
 class TextTokenizer:
     """A text tokenizer that never adds ids of its own.
 
-    Text is content, so the spelling of a special token inside it (a caption that says `<|image|>`) is tokenised as
-    ordinary characters. Special tokens enter a sequence by name only, through `token_id`.
+    Text is content, so the spelling of a special token inside it (a caption that says `<|image|>`) is
+    tokenised as ordinary characters. Special tokens enter a sequence by name only, through `token_id`.
     """
 
     name: str
@@ -61,7 +61,7 @@ class TextTokenizer:
 
     @classmethod
     def embedded(cls) -> TextTokenizer:
-        """The small byte-level BPE (`model/embedded/train_tokenizer.py` made it): any UTF-8 text round-trips."""
+        """The small byte-level BPE that `model/embedded/train_tokenizer.py` made: any text round-trips."""
         return cls.load(EMBEDDED_FILE)
 
     @classmethod
@@ -71,7 +71,8 @@ class TextTokenizer:
 
         try:
             content: dict[str, Any] = json.loads(text)
-            # Padding and truncation are a caller's settings that were left in the file, not part of the tokenizer.
+            # Padding and truncation are a caller's settings that were left in the file, not part of the
+            # tokenizer.
             inner = Tokenizer.from_str(json.dumps({**content, "truncation": None, "padding": None}))
         except Exception as error:
             raise ValueError(f"tokenizer {name}: not a tokenizer.json ({error})") from error

@@ -1,7 +1,8 @@
 """Which id means what: text ids first, then one id per image code.
 
-The layout is data. A checkpoint, a shard set's card and the sampler all carry the same small object, so that a tiny
-model has a tiny vocabulary and no id is ever written in code. Source: fact sheet section 2 (released config.json).
+The layout is data. A checkpoint, a shard set's card and the sampler all carry the same small object, so that
+a tiny model has a tiny vocabulary and no id is ever written in code. Source: fact sheet section 2 (released
+config.json).
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def size_token(n: int) -> str:
 class Vocabulary:
     """Ranges and named ids of one model's vocabulary.
 
-    `text_size` text ids (0 .. text_size-1, special tokens among them); image code c has id `image_offset` + c for c in
-    0 .. image_codes-1; `size_ids[n-1]` is the id of the token for a grid side of n patches.
+    `text_size` text ids (0 .. text_size-1, special tokens among them); image code c has id `image_offset` + c
+    for c in 0 .. image_codes-1; `size_ids[n-1]` is the id of the token for a grid side of n patches.
     """
 
     text_size: int
@@ -84,8 +85,8 @@ class Vocabulary:
     ) -> Vocabulary:
         """Look every named token up in `tokenizer`; image codes follow the text ids.
 
-        `text_size` is given where a checkpoint pads its text ids beyond what the tokenizer lists; by default it is the
-        tokenizer's size. Raises ValueError naming a token that the tokenizer lacks.
+        `text_size` is given where a checkpoint pads its text ids beyond what the tokenizer lists; by default
+        it is the tokenizer's size. Raises ValueError naming a token that the tokenizer lacks.
         """
         count = tokenizer.size if text_size is None else text_size
         sizes: list[int] = []
@@ -106,8 +107,8 @@ class Vocabulary:
         for name, expected in layout["tokens"].items():
             if tokenizer.token_id(name) != expected:
                 raise ValueError(
-                    f"tokenizer {tokenizer.name} gives {name} the id {tokenizer.token_id(name)}, the released model "
-                    f"{expected}: this is not the released tokenizer"
+                    f"tokenizer {tokenizer.name} gives {name} the id {tokenizer.token_id(name)}, the "
+                    f"released model {expected}: this is not the released tokenizer"
                 )
         return cls.from_tokenizer(tokenizer, layout["image_codes"], layout["text_size"])
 

@@ -2,8 +2,8 @@
 
     python -m model.embedded.fit_patch_vq [OUTPUT.npz]
 
-Reads the pictures that scikit-image ships and draws some of its own, and writes `model/embedded/patch_vq.npz` (about
-ten seconds on one core). The same versions of scikit-image and Pillow give the same bytes.
+Reads the pictures that scikit-image ships and draws some of its own, and writes `model/embedded/patch_vq.npz`
+(about ten seconds on one core). The same versions of scikit-image and Pillow give the same bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image as pillow
+import PIL.Image
 from PIL import ImageDraw, ImageFont
 
 from model.image_tokenizer import PATCH, Pixels
@@ -51,7 +51,7 @@ def shipped_pictures() -> Iterator[Pixels]:
 
 
 def drawn_pictures() -> Iterator[Pixels]:
-    """Plain colours, ramps, coloured shapes, strokes and printed text: what photographs lack and drawings need."""
+    """Plain colours, ramps, coloured shapes, strokes and printed text: what photographs lack."""
     rng = np.random.Generator(np.random.PCG64(SEED))
     steps = np.linspace(0, 255, 512)
     for corner in rng.integers(0, 256, (6, 3, 3)):
@@ -69,8 +69,8 @@ def _colour(rng: np.random.Generator) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _shapes(rng: np.random.Generator) -> pillow.Image:
-    image = pillow.new("RGB", (512, 512), _colour(rng))
+def _shapes(rng: np.random.Generator) -> PIL.Image.Image:
+    image = PIL.Image.new("RGB", (512, 512), _colour(rng))
     draw = ImageDraw.Draw(image)
     for _ in range(14):
         x, y = (int(v) for v in rng.integers(0, 440, 2))
@@ -87,8 +87,8 @@ def _shapes(rng: np.random.Generator) -> pillow.Image:
     return image
 
 
-def _printed(size: int) -> pillow.Image:
-    image = pillow.new("RGB", (512, 512), "white")
+def _printed(size: int) -> PIL.Image.Image:
+    image = PIL.Image.new("RGB", (512, 512), "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(size)
     text = "The quick brown fox jumps over the lazy dog 0123456789 "
     for row, top in enumerate(range(4, 500, size + 6)):
@@ -101,10 +101,10 @@ def training_patches(pictures: Iterator[Pixels], at_most: int) -> Pixels:
     parts = []
     for picture in pictures:
         for side in SIDES:
-            image = pillow.fromarray(picture)
+            image = PIL.Image.fromarray(picture)
             scale = side / min(image.size)
             size = (max(PATCH, round(image.width * scale)), max(PATCH, round(image.height * scale)))
-            patches = patches_of(np.asarray(image.resize(size, pillow.Resampling.BICUBIC)))
+            patches = patches_of(np.asarray(image.resize(size, PIL.Image.Resampling.BICUBIC)))
             keep = np.linspace(0, len(patches) - 1, min(len(patches), at_most))
             parts.append(patches[keep.astype(np.int64)])
     return np.concatenate(parts)

@@ -2,8 +2,9 @@
 
     python -m model.embedded.train_tokenizer [OUTPUT.json]
 
-The text is made here from the word lists and sentences of `words.json`, which are ours: captions, questions with
-answers, edits, short reasoning and the templates' own words. The same `tokenizers` version gives the same bytes.
+The text is made here from the word lists and sentences of `words.json`, which are ours: captions, questions
+with answers, edits, short reasoning and the templates' own words. The same `tokenizers` version gives the
+same bytes.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ PATTERNS = (
     "What is the {people} {verbs_ing}? The {people} is {verbs_ing} {relations} the {things}.",
     "{Edit_verbs} the {colours} {things} and {edit_verbs} the {places}.",
     "{Edit_verbs} the {animals} {relations} the {things} to {colours}.",
-    "{Reasoning}, the {abstract} of the {abstract} is {numbers}, {reasoning} the {abstract} must be {adjectives}.",
-    "{Reasoning} we see that {function_words} {abstract} {function_words} {things} {function_words} {adjectives}.",
+    "{Reasoning}, the {abstract} of the {abstract} is {numbers}, {reasoning} the {abstract} is {adjectives}.",
+    "{Reasoning} we see that {function_words} {abstract} {function_words} {things} must be {adjectives}.",
     "The {people} has {numbers} {things}s and gives {numbers} to the {people}. How many {things}s are left?",
     "A {styles} of a {people} with a {adjectives} {things}, {adjectives} light, {colours} {places}.",
     "The {abstract} of this {things} {function_words} {function_words} {adjectives} {abstract}.",
     "{Common} {function_words} {common} {function_words} {common}, {common} {function_words} {common}.",
-    "{function_words} {common}{endings} {function_words} {common}{endings} {function_words} {common} {common}{endings}",
+    "{function_words} {common}{endings} {function_words} {common}{endings} {common} {common}{endings}",
     "a {shapes} {relations} a {colours} {shapes}, {adjectives} and {adjectives}",
 )
 
