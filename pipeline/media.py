@@ -56,10 +56,14 @@ class MediaReader:
         if ref.container == "parquet":
             cell = _parquet_cell(os.path.join(self.root, ref.path), ref.member or "", ref.offset or 0)
             return cell if limit is None else cell[:limit]
-        if self.store is None:
-            raise OSError(f"{ref.path}: no store to read from")
-        data = _storage(self.store, self.options).read(ref.path)
+        data = self.storage().read(ref.path)
         return data if limit is None else data[:limit]
+
+    def storage(self) -> Storage:
+        """The store's objects; raises OSError where records are read without a store."""
+        if self.store is None:
+            raise OSError("no store to read from")
+        return _storage(self.store, self.options)
 
 
 def _read_range(path: str, offset: int, length: int | None) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import orjson
 from pydantic import BaseModel, ConfigDict
 
-from catalog.columns import Column
+from catalog.columns import Column as Column
 from catalog.errors import UserError
 from pipeline.media import MediaReader, MediaRef
 
@@ -115,6 +115,10 @@ class Operator(ABC):
         """Why this operator cannot run here (no checkpoint, say); None when it can. Rules may then name `else`."""
         return None
 
+    def refuse(self, records: int) -> str | None:
+        """Why so many records would be too many (a budget of requests, say); None when they are not."""
+        return None
+
     def setup(self) -> None:  # noqa: B027 - most operators have nothing to load
         """Load what `process` needs; called once per worker process, before the first record."""
 
@@ -137,8 +141,8 @@ class Measure(Operator):
     def process(self, record: Record) -> Sequence[Any]:
         """The values of `columns` for one record; None is null. Raise `Quarantine` to set the record aside."""
 
-    def process_batch(self, records: Sequence[Record]) -> Sequence[Sequence[Any]]:
-        """The rows of at most `batch` records."""
+    def process_batch(self, records: Sequence[Record]) -> Sequence[Sequence[Any] | Quarantine]:
+        """The rows of at most `batch` records, or for a record why it is set aside."""
         return [self.process(record) for record in records]
 
 

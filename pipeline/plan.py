@@ -126,7 +126,7 @@ def _resolve_node(recipe: Recipe, name: str, planned: dict[str, PlannedNode]) ->
 def _visible(recipe: Recipe, name: str, planned: Mapping[str, PlannedNode]) -> dict[str, tuple[str, Column]]:
     found = {column: (INGEST, contract) for column, contract in RECORD_COLUMNS.items()}
     for source in recipe.sources.values():
-        for mapped in (*source.map, *source.const, *source.own_fields()):
+        for mapped in (*source.map, *source.const):
             kind = pa.float64() if source.types.get(mapped) in ("int", "float") else pa.string()
             found.setdefault(mapped, (INGEST, Column(mapped, kind, f"field {mapped} of the source")))
     waiting = [dep(need) for need in recipe.nodes[name].needs]

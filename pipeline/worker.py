@@ -216,10 +216,14 @@ def _measured(task: Task, operator: Measure, records: list[Record]) -> pa.Table:
         check_row(columns, values)
         return values
 
-    def together(some: list[Record]) -> list[Sequence[Any]]:
-        rows = list(operator.process_batch(some))
-        for values in rows:
-            check_row(columns, values)
+    def together(some: list[Record]) -> list[Sequence[Any] | _Failure]:
+        rows: list[Sequence[Any] | _Failure] = []
+        for values in operator.process_batch(some):
+            if isinstance(values, Quarantine):
+                rows.append(_Failure(values.reason, _message(task, values)))
+            else:
+                check_row(columns, values)
+                rows.append(values)
         return rows
 
     results: list[Sequence[Any] | _Failure] = []
