@@ -128,10 +128,13 @@ def test_a_drawn_photograph_is_recognisable(name: str, least: float):
     assert 10 * np.log10(255**2 / error) > least
 
 
-def test_drawing_has_no_seams_in_a_ramp():
-    ramp = np.broadcast_to(np.linspace(40, 200, 256).astype(np.uint8)[None, :, None], (64, 256, 3))
-    drawn = BOOK.decode(BOOK.encode(ramp)).astype(int)
-    assert np.abs(np.diff(drawn.mean(axis=(0, 2)))).max() < 8
+def test_a_small_step_between_codes_is_spread_over_both():
+    flat = PatchVQ(BOOK.centres[:2], np.stack([np.full((8, 8, 3), v, np.uint8) for v in (100, 120)]), "x")
+    for codes in (np.array([[0, 1]]), np.array([[0], [1]])):
+        line = flat.decode(codes).astype(int).mean(axis=(codes.shape.index(1), 2))
+        assert (line[0], line[-1]) == (100, 120)
+        assert np.all(np.diff(line) >= 0)
+        assert np.diff(line).max() <= 2
 
 
 def test_an_edge_of_the_picture_is_not_smeared():
@@ -166,6 +169,8 @@ def test_a_fit_finds_the_colours_that_are_there():
     found = {tuple(picture[0, 0].tolist()) for picture in book.pictures}
     assert found == {tuple(colour.tolist()) for colour in colours}
     assert np.all(np.diff(book.centres[:, :16].astype(int).sum(axis=1)) >= 0)
+    row = colours.repeat(16, axis=0)[None].repeat(16, axis=0)
+    np.testing.assert_array_equal(book.pictures[book.encode(row)[0], 4, 4], colours)
 
 
 def test_fitting_needs_enough_different_patches():

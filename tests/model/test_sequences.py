@@ -102,6 +102,12 @@ def test_spans_are_found_again_in_bare_ids():
     sequences.check(TokenSequence(ids, spans), VOCABULARY)
 
 
+def test_a_header_that_ends_a_prompt_is_a_run_of_tokens():
+    ids = sequences.render(templates.text_to_image("p", Grid(2, 3)), VOCABULARY, TOKENIZER).ids
+    last = sequences.find_spans(ids, VOCABULARY)[-1]
+    assert (last.kind, last.length, last.start + last.length) == ("token", 4, len(ids))
+
+
 def test_a_picture_cut_short_is_told():
     segments = templates.text_to_image("p", Grid(2, 3), CODES)
     ids = sequences.render(segments, VOCABULARY, TOKENIZER).ids
