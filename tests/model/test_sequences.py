@@ -136,7 +136,7 @@ def test_image_ids_are_codes_in_raster_order_above_the_text_ids():
 @pytest.mark.parametrize(
     ("segment", "message"),
     [
-        (Token("<|nothing|>"), r"segment 1 \(token <\|nothing\|>\): .* has no token"),
+        (Token("<|nothing|>"), r"segment 1 \(token <\|nothing\|>\): the tokenizer has no such token"),
         (Token("a"), r"'a' \(id \d+\) is no special token"),
         (
             Image(Grid(2, 3), CODES + 60, "target"),
@@ -150,6 +150,12 @@ def test_image_ids_are_codes_in_raster_order_above_the_text_ids():
 def test_a_segment_that_cannot_be_written_is_named(segment: Segment, message: str):
     with pytest.raises(ValueError, match=message):
         sequences.render([Text("before"), segment], VOCABULARY, TOKENIZER)
+
+
+def test_a_picture_too_long_for_the_size_tokens_is_told():
+    panorama = sequences.picture(np.zeros((6, 188), np.int32), "input")
+    with pytest.raises(ValueError, match=r"<\|reserved_token_188\|>\): .* up to 128 patches a side"):
+        sequences.render(panorama, VOCABULARY, TOKENIZER)
 
 
 def test_impossible_segments_are_refused():
