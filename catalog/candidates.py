@@ -29,7 +29,6 @@ _MOST_GATHERED = 2_000_000
 _FIRST_DISTANCES = (2, 4)
 
 
-
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """Pairs to compare [pairs]: `other` comes before `row` in the order.

@@ -50,6 +50,8 @@ class Finished:
     final: dict[str, int]
     timings: dict[str, NodeTiming]
     sets: dict[str, str] = field(default_factory=dict)
+    embedded: tuple[str, ...] = ()
+    """Parts that stand in for the real model."""
 
 
 @dataclass
@@ -62,6 +64,8 @@ class Run:
     engine: Callable[[], Engine]
     progress: Progress
     accept_removals: bool = False
+    sample: int | None = None
+    """Only so many rows of each source, those of lowest hash: for a probe."""
 
     def __post_init__(self) -> None:
         self.corpus = self.plan.recipe.corpus
@@ -77,7 +81,7 @@ class Run:
         """Do it all; raises UserError for what the user can mend."""
         try:
             advance = self.progress.start(INGEST, None)
-            ingest(self.store, self.plan.recipe, self.root, self.tag, advance, self.accept_removals)
+            ingest(self.store, self.plan.recipe, self.root, self.tag, advance, self.accept_removals, self.sample)
             self._log("started")
             for name in self.plan.recipe.order:
                 self.flow.forget()
@@ -99,7 +103,7 @@ class Run:
         }
         self.store.append_log("runs", schemas.RUNS, [row], self.tag)
 
-    # -- nodes --------------------------------------------------------------------------------------------------------
+    # -- nodes -----------------------------------------------------------------------------------------------------
 
     def _run(self, node: PlannedNode) -> None:
         if isinstance(node.node, PackNode):
@@ -232,7 +236,15 @@ class Run:
 
     def _decide(self, node: PlannedNode) -> None:
         advance = self.progress.start(node.name, None)
-        self.flow.verdicts(node.name).sync(decide(self, node, advance), self.tag)
+        table = self.flow.verdicts(node.name)
+        table.sync(decide(self, node, advance), self.tag)
+        undecided = table.scan(["state", "reason"]).filter(pl.col("state") == "undecided").collect()
+        if undecided.height:
+            rule = undecided["reason"].drop_nulls().mode().sort().to_list()
+            raise UserError(
+                f"node {node.name}: {undecided.height} records undecided: {rule[0] if rule else 'a rule'} reads null; "
+                "say on_null: drop, keep or quarantine, or add a rule before it"
+            )
 
     def _pack(self, node: PlannedNode) -> None:
         newest = self.store.snapshot()
@@ -240,7 +252,7 @@ class Run:
         packed = pack(self.store, self.flow, node.name, before, self.tag, self.progress.start(node.name, None))
         self.sets = packed.sets
 
-    # -- the end --------------------------------------------------------------------------------------------------------
+    # -- the end ---------------------------------------------------------------------------------------------------
 
     def _finish(self) -> Finished:
         books, final = self._close_books()
@@ -262,7 +274,8 @@ class Run:
         for split, card in self.sets.items():
             current_card(self.store, self.corpus, split, card)
         self._log("finished")
-        return Finished(self.corpus, snapshot.number, books, final, self.timings, self.sets)
+        embedded = sorted({name for node in self.plan.nodes.values() for name in _embedded(node)})
+        return Finished(self.corpus, snapshot.number, books, final, self.timings, self.sets, tuple(embedded))
 
     def _tables(self) -> list[Table]:
         store = self.store
@@ -312,6 +325,11 @@ class Run:
             ((bucket, frame.filter(pl.col("row_key").str.starts_with(bucket))) for bucket in self.store.buckets),
             self.tag,
         )
+
+
+def _embedded(node: PlannedNode) -> list[str]:
+    operator = node.runs.operator if node.runs else None
+    return list(operator.embedded) if operator is not None else []
 
 
 def _arrow(frame: pl.DataFrame) -> pa.Table:

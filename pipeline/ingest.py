@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from heapq import nsmallest
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -53,15 +54,20 @@ def ingest(
     tag: str,
     advance: Callable[[int], None],
     accept_removals: bool = False,
+    sample: int | None = None,
 ) -> Ingested:
-    """Bring the records of a corpus in line with its sources; raises UserError for a source that cannot be used."""
+    """Bring the records of a corpus in line with its sources; raises UserError for a source that cannot be used.
+
+    With `sample` only so many rows of each source count, those of lowest hash, which makes it a fair one.
+    """
     digests = _Digests(store, root, tag)
     table = store.records(recipe.corpus)
     rows = quarantined = 0
     with tempfile.TemporaryDirectory(prefix="unifactory-") as folder:
         spill = _Spill(Path(folder), store)
         for name, source in recipe.sources.items():
-            for found in _chunks(source.rows(root)):
+            stream = source.rows(root)
+            for found in _chunks(stream if sample is None else iter(nsmallest(sample, stream, key=_row_hash))):
                 chunk = digests.fill(found)
                 spill.add([_record(name, row) for row in chunk], rows)
                 rows += len(chunk)
@@ -77,6 +83,10 @@ def ingest(
 def _chunks(rows: Iterator[SourceRow]) -> Iterator[list[SourceRow]]:
     while chunk := list(islice(rows, CHUNK)):
         yield chunk
+
+
+def _row_hash(row: SourceRow) -> str:
+    return key_of(b"sample", canonical(row.fields), row.raw, *(ref.path.encode() for ref in row.media))
 
 
 def _record(source: str, row: SourceRow) -> dict[str, Any]:

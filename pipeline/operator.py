@@ -131,6 +131,11 @@ class Operator(ABC):
         """Why this operator cannot run here (no checkpoint, say); None when it can. Rules may then name `else`."""
         return None
 
+    @property
+    def embedded(self) -> tuple[str, ...]:
+        """Names of parts that stand in for the real model, said wherever results are shown."""
+        return ()
+
     def refuse(self, records: int) -> str | None:
         """Why so many records would be too many (a budget of requests, say); None when they are not."""
         return None
