@@ -2,8 +2,8 @@
 
     .venv/bin/python -m tests.bench.bench_measures
 
-Every figure is the median over `REPEATS` passes, in each of which the two sides alternate file by file, so that a busy
-machine slows both. Times are CPU seconds of this process (one thread).
+Every figure is the median over `REPEATS` passes, in each of which the two sides alternate file by file, so
+that a busy machine slows both. Times are CPU seconds of this process (one thread).
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ def make_picture(width: int, height: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     picture = np.full((height, width, 3), 128, np.float32)
     for cells, strength in ((4, 40), (16, 35), (64, 20), (160, 10)):
-        rows, columns = max(2, cells * height // max(height, width)), max(2, cells * width // max(height, width))
+        rows, columns = (
+            max(2, cells * height // max(height, width)),
+            max(2, cells * width // max(height, width)),
+        )
         coarse = rng.normal(0, strength, (rows, columns, 3)).astype(np.float32)
         picture += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     for _ in range(12):
@@ -65,7 +68,10 @@ def write_jpegs(folder: Path, sizes: Sequence[int], copies: int, seed: int = 0) 
 
 
 def alternate(
-    ours: Callable[[str], object], baseline: Callable[[str], object], names: Sequence[str], repeats: int = REPEATS
+    ours: Callable[[str], object],
+    baseline: Callable[[str], object],
+    names: Sequence[str],
+    repeats: int = REPEATS,
 ) -> list[tuple[float, float]]:
     """CPU seconds of both sides per pass, after one pass that is thrown away."""
     passes = []
