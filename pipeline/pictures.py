@@ -1,9 +1,9 @@
 """The one place where a picture's bytes are opened and decoded: safely, upright, in RGB.
 
-Everything that looks at pixels goes through here, so that measures, encoders and the report see the same picture:
-turned as its EXIF orientation says, alpha on white, 16 bits scaled to 8, CMYK and palettes converted, an
-animation's first frame. ICC profiles are not applied. Bytes that cannot be decoded end in a `Quarantine` whose
-reason is one of `REASONS`; its message holds no memory address and no path, so that it may be stored.
+Everything that looks at pixels goes through here, so that measures, encoders and the report see the same
+picture: turned as its EXIF orientation says, alpha on white, 16 bits scaled to 8, CMYK and palette converted,
+an animation's first frame. ICC profiles are not applied. Bytes that cannot be decoded end in a `Quarantine`
+whose reason is one of `REASONS`; its message holds no memory address and no path, so that it may be stored.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ _SIXTEEN_BIT = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
 class Limits:
     """What is refused before a pixel is decoded.
 
-    The default is the size at which Pillow begins to warn of decompression bombs: in Pillow such a picture takes
-    360 MB, with alpha twice that while it is put on white, which a worker bears. Pillow refuses twice as many
-    pixels in any case.
+    The default is the size at which Pillow begins to warn of decompression bombs: in Pillow such a picture
+    takes 360 MB, with alpha twice that while it is put on white, which a worker bears; Pillow refuses twice
+    as many pixels in any case.
     """
 
     max_pixels: int = 89_478_485
@@ -63,7 +63,7 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True)
 class PictureInfo:
-    """What the header says; `width` and `height` are those of the upright picture, `frames` counts pages too."""
+    """What the header says; `width`, `height` are those of the upright picture, `frames` counts pages too."""
 
     format: str
     mode: str
@@ -135,8 +135,8 @@ def open_picture(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image:
 def decode_scaled(data: bytes, min_side: int, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
     """The picture with `min_side` pixels or some more on its shorter side: uint8 [height, width, 3].
 
-    A JPEG is scaled while it is decoded (by eighths), other formats by whole factors afterwards; a picture that
-    is smaller keeps its size. The result is not scaled to `min_side` exactly. Raises Quarantine.
+    A JPEG is scaled while it is decoded (by eighths), other formats by whole factors afterwards; a picture
+    that is smaller keeps its size. The result is not scaled to `min_side` exactly. Raises Quarantine.
     """
     return decode_noted(data, min_side, limits).rgb
 
@@ -172,7 +172,7 @@ def _decode_jpeg(data: bytes, min_side: int) -> NDArray[np.uint8]:
 
 @cache
 def _pillow() -> Any:
-    """Pillow's Image module with our formats loaded, and silent: what it has to say goes into a Quarantine."""
+    """Pillow's Image module with our formats loaded, and silent: what it says goes into a Quarantine."""
     import logging
     import warnings
 
