@@ -1,4 +1,4 @@
-"""Which rows are duplicates of which: exact, placeholder, near by hash, near by verified pictures.
+"""Which rows are duplicates of which: exact, placeholder, near by hash.
 
 Everything here is a pure function of arrays. Rows are numbered 0 to n - 1; `order` [rows] gives each its
 rank, all ranks different, the lowest visited first. Rows of one `lineage` (>= 0; negative: none) are never
@@ -17,8 +17,6 @@ from catalog.hamming import Ints, near_pairs
 
 KEPT = -1
 """In `representative`: the row is kept."""
-UNDECIDED = -2
-"""In `representative`: a comparison that decides the row is still to be made."""
 
 # Pairs held at once while deciding; a set with more is decided in halves.
 _MOST_PAIRS = 4_000_000
@@ -43,7 +41,7 @@ def greedy(hashes: Ints, order: Ints, distance: int, lineage: Ints | None = None
     Rows are visited by `order`. A row is a duplicate if and only if an earlier kept row lies within
     `distance`; it names the nearest of them, the earliest among equally near.
     """
-    visit = _visit(order, len(hashes))
+    visit = visiting(order, len(hashes))
     words = hashes[visit]
     lines = None if lineage is None else lineage[visit]
     head = _heads(words, lines)
@@ -69,8 +67,8 @@ def greedy(hashes: Ints, order: Ints, distance: int, lineage: Ints | None = None
     return Duplicates(representative, between)
 
 
-def _visit(order: Ints, rows: int) -> Ints:
-    """Row numbers in the order of visiting."""
+def visiting(order: Ints, rows: int) -> Ints:
+    """Row numbers in the order of visiting; raises ValueError for ranks that are too few or equal."""
     if len(order) != rows:
         raise ValueError(f"order has {len(order)} ranks for {rows} rows")
     visit = np.argsort(order).astype(np.int64, copy=False)
@@ -114,7 +112,7 @@ def _settle(words: Ints, lines: Ints | None, distance: int) -> NDArray[np.bool_]
     kept_first = np.flatnonzero(kept[:half])
     for near in near_pairs(words[kept_first], words[half:], distance=distance):
         one, two = kept_first[near.left], near.right + half
-        kept[two if lines is None else two[_strangers(lines, one, two)]] = False
+        kept[two if lines is None else two[strangers(lines, one, two)]] = False
     rest = half + np.flatnonzero(kept[half:])
     kept[rest] = _settle(words[rest], None if lines is None else lines[rest], distance)
     return kept
@@ -126,8 +124,8 @@ def _few_pairs(words: Ints, lines: Ints | None, distance: int) -> tuple[Ints, In
     for near in near_pairs(words, distance=distance):
         one, two = near.left, near.right
         if lines is not None:
-            strangers = _strangers(lines, one, two)
-            one, two = one[strangers], two[strangers]
+            apart = strangers(lines, one, two)
+            one, two = one[apart], two[apart]
         lefts.append(one)
         rights.append(two)
         held += len(one)
@@ -138,10 +136,10 @@ def _few_pairs(words: Ints, lines: Ints | None, distance: int) -> tuple[Ints, In
     return left[by_left], right[by_left]
 
 
-def _strangers(lines: Ints, one: Ints, two: Ints) -> NDArray[np.bool_]:
-    """Which pairs are of different lineage."""
-    strangers: NDArray[np.bool_] = (lines[one] < 0) | (lines[one] != lines[two])
-    return strangers
+def strangers(lines: Ints, one: Ints, two: Ints) -> NDArray[np.bool_]:
+    """Which pairs may be duplicates, being of different lineage or of none [pairs]."""
+    apart: NDArray[np.bool_] = (lines[one] < 0) | (lines[one] != lines[two])
+    return apart
 
 
 def _nearest(words: Ints, lines: Ints | None, lost: Ints, kept: Ints, distance: int) -> tuple[Ints, Ints]:
@@ -152,7 +150,7 @@ def _nearest(words: Ints, lines: Ints | None, lost: Ints, kept: Ints, distance: 
         one, two = lost[near.left], kept[near.right]
         valid = two < one
         if lines is not None:
-            valid &= _strangers(lines, one, two)
+            valid &= strangers(lines, one, two)
         np.minimum.at(best, near.left[valid], near.distance[valid] * rows + two[valid])
     bits, row = np.divmod(best, rows)
     return row, bits

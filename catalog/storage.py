@@ -192,7 +192,9 @@ class ObjectStore:
 
         self.uri = uri.rstrip("/")
         self.options = options or _options_from_environment()
-        self._store = S3Store.from_url(self.uri, config=_s3_config(self.options), client_options=_client(self.options))
+        self._store = S3Store.from_url(
+            self.uri, config=_s3_config(self.options), client_options=_client(self.options)
+        )
 
     def read(self, name: str) -> bytes:
         """All bytes; raises FileNotFoundError."""
@@ -233,7 +235,9 @@ class ObjectStore:
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """(name, size in bytes) of every object below a prefix, sorted by name."""
         found = [
-            (str(meta["path"]), int(meta["size"])) for page in self._store.list(prefix or None) for meta in page
+            (str(meta["path"]), int(meta["size"]))
+            for page in self._store.list(prefix or None)
+            for meta in page
         ]
         yield from sorted(found)
 
@@ -254,13 +258,21 @@ class ObjectStore:
         """The right to write: an object put only if absent, renewed while held, taken over once it is stale."""
         from catalog.lease import hold_lease
 
-        with hold_lease(self._store, "lock", f"{socket.gethostname()} process {os.getpid()}", self.LEASE, self.uri):
+        with hold_lease(
+            self._store, "lock", f"{socket.gethostname()} process {os.getpid()}", self.LEASE, self.uri
+        ):
             yield
 
 
 def _options_from_environment() -> dict[str, str]:
     """S3 settings from the usual AWS variables; they are passed on in memory and never stored."""
-    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL")
+    names = (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_REGION",
+        "AWS_ENDPOINT_URL",
+    )
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
