@@ -14,7 +14,6 @@ import numpy.typing as npt
 import orjson
 import polars as pl
 
-from catalog import schemas
 from catalog.books import BooksError, check_all
 from catalog.datafile import file_digest
 from catalog.shards import (
@@ -123,7 +122,7 @@ class _Findings:
 def _check_files(view: View, name: str, found: _Findings) -> None:
     """Every data file of a pinned table is there, with the bytes its name promises."""
     storage = view.store.storage
-    table = view.store.table(name, schemas.RECORDS)
+    table = view.store.existing(name)
     try:
         files = table.files(view.snapshot.tables[name])
     except Exception as error:

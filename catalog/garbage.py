@@ -35,7 +35,7 @@ def garbage(store: Store, live: list[Snapshot]) -> list[tuple[str, int]]:
 
 
 def _needed_files(store: Store, name: str, versions: set[int]) -> set[str]:
-    table = store.table(name, schemas.RECORDS)
+    table = store.existing(name)
     newest = table.version
     wanted = versions | ({newest} if newest is not None else set())
     return {file.path for version in wanted for file in table.files(version)}

@@ -192,7 +192,9 @@ class ObjectStore:
 
         self.uri = uri.rstrip("/")
         self.options = options or _options_from_environment()
-        self._store = S3Store.from_url(self.uri, config=_s3_config(self.options), client_options=_client(self.options))
+        self._store = S3Store.from_url(
+            self.uri, config=_s3_config(self.options), client_options=_client(self.options)
+        )
 
     def read(self, name: str) -> bytes:
         """All bytes; raises FileNotFoundError."""
@@ -252,7 +254,9 @@ class ObjectStore:
         """The right to write: an object put only if absent, renewed while held, taken over once it is stale."""
         from catalog.lease import hold_lease
 
-        with hold_lease(self._store, "lock", f"{socket.gethostname()} process {os.getpid()}", self.LEASE, self.uri):
+        with hold_lease(
+            self._store, "lock", f"{socket.gethostname()} process {os.getpid()}", self.LEASE, self.uri
+        ):
             yield
 
 

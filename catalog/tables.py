@@ -23,21 +23,24 @@ ROWS_A_FILE = 250_000
 
 
 class Table:
-    """One table of a store. Rows are unique by `key` unless `unique` is False; `sort` orders rows of equal key."""
+    """One table of a store. Rows are unique by `key` unless `unique` is False; `sort` orders rows of equal key.
+
+    Without a declared schema the table must exist, and has the schema it was made with.
+    """
 
     def __init__(
         self,
         storage: Storage,
         name: str,
-        schema: pa.Schema,
+        schema: pa.Schema | None,
         key: str,
         key_chars: int,
         unique: bool = True,
         sort: Sequence[str] = (),
     ) -> None:
         self.name = name
-        self.schema = schema
         self.key = key
+        self._schema = schema
         self._storage = storage
         self._key_chars = key_chars
         self._unique = unique
@@ -57,6 +60,16 @@ class Table:
                 self._delta = None
             self._opened = True
         return self._delta
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns inside the data files."""
+        if self._schema is None:
+            delta = self._open()
+            assert delta is not None, f"table {self.name} does not exist"
+            stored = pa.schema(delta.schema().to_arrow())
+            self._schema = pa.schema([column for column in stored if column.name != "bucket"])
+        return self._schema
 
     @property
     def version(self) -> int | None:

@@ -63,13 +63,9 @@ class View:
 
     def scan_named(self, name: str) -> pl.LazyFrame:
         """Any table of the snapshot by its name, with whatever columns it has."""
-        table = self.store.table(name, schemas.RECORDS)
-        files = [f"{table.uri}/{file.path}" for file in table.files(self.snapshot.tables.get(name))]
-        if not files:
+        if name not in self.snapshot.tables:
             return pl.DataFrame(schema={"record_key": pl.String, "status": pl.String, "state": pl.String}).lazy()
-        return pl.scan_parquet(
-            files, hive_partitioning=False, storage_options=self.store.storage.options or None, cache=False
-        )
+        return self.store.existing(name).scan(version=self.snapshot.tables[name])
 
     def cards(self, corpus: str) -> dict[str, Card]:
         """Per split the card of the corpus' shard set."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import polars as pl
 
-from catalog import schemas
 from catalog.errors import UserError
 from catalog.rules import parse
 from catalog.storage import open_storage
@@ -34,6 +33,6 @@ def reopen(store: str, where: str) -> dict[tuple[str, str], int]:
                     rows = rows.with_columns(node=pl.lit(name), corpus=pl.lit(corpus))
                     fit = rows.filter(pl.sql_expr(where)).select("record_key").collect()
                     if fit.height:
-                        table = opened.table(table_name, schemas.OUTCOME)
+                        table = opened.existing(table_name)
                         counts[corpus, name] = counts.get((corpus, name), 0) + table.remove_rows(fit, tag)
     return {place: count for place, count in counts.items() if count}

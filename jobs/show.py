@@ -15,7 +15,7 @@ from catalog.audit import Audit
 from catalog.explain import Life
 from pipeline.curate import Finished
 
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 class Bars:
