@@ -102,7 +102,8 @@ class _Fetcher:
     async def _kept(self, text: str) -> Kept:
         url = parse_url(text)
         name = str(url)
-        async with self._lock(name).held:
+        lock = self._lock(name)
+        async with lock.held:
             kept = await run_sync(self._outcomes.find, name)
             if kept is not None:
                 return kept
@@ -112,7 +113,8 @@ class _Fetcher:
                 await run_sync(self._outcomes.refuse, name, bad)
                 raise
             digest = await run_sync(download.digest)
-            async with self._lock(digest).held:
+            same_bytes = self._lock(digest)
+            async with same_bytes.held:
                 return await run_sync(self._outcomes.keep, name, digest, download)
 
     def _lock(self, name: str) -> _Lock:
@@ -123,7 +125,7 @@ class _Fetcher:
 
 
 class _Lock:
-    """A lock that lives as long as someone holds or awaits it."""
+    """A lock that lives while someone has it in hand: it must stay in a variable as long as it is held."""
 
     def __init__(self) -> None:
         self.held = anyio.Lock()

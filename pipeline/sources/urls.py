@@ -36,7 +36,7 @@ class UrlList(Source):
     def _the_list_can_give_what_is_mapped(self) -> UrlList:
         if "url" in self.map or "url" in self.const:
             raise ValueError("the field url is the URL itself; name its column with url:")
-        if not self._is_table() and (self.map or self.select or "url" in self.model_fields_set):
+        if not self._is_table() and (self.map or self.select or self.url != "url"):
             raise ValueError(f"{self.file} is plain text and has no columns; use .jsonl, .parquet or const")
         return self
 
