@@ -12,6 +12,7 @@ import httpcore
 import httpx
 
 from pipeline.sources.base import BadRow
+from pipeline.sources.fields import show_place
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -28,13 +29,15 @@ def parse_url(text: str) -> httpx.URL:
         url = httpx.URL(text.strip()).copy_with(fragment=None)
         raw_host = url.raw_host
     except (httpx.InvalidURL, ValueError) as error:
-        raise BadRow("not a URL", f"not a URL: {error}") from None
+        raise BadRow("not a URL", f"not a URL: {show_place(str(error))}") from None
     if url.scheme not in ("http", "https"):
         raise BadRow("not http", f"the scheme is {url.scheme or 'missing'!r}, must be http or https")
     if url.userinfo:
         raise BadRow("credentials in the URL", "the URL holds a user name or password; lists must not")
     if not raw_host or b"%" in raw_host:
         raise BadRow("not a URL", "the URL has no usable host")
+    if url.port is not None and not 0 < url.port < 65536:
+        raise BadRow("not a URL", f"the port is {url.port}, must be 1 to 65535")
     if len(str(url)) > _LONGEST_URL:
         raise BadRow("not a URL", f"the URL is longer than {_LONGEST_URL} characters")
     return url

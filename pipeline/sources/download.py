@@ -18,6 +18,7 @@ import tenacity
 
 from pipeline.sources.addresses import AddressRule, CheckedNetwork, parse_url
 from pipeline.sources.base import BadRow
+from pipeline.sources.fields import show, show_place
 from pipeline.sources.limits import Limits
 
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -99,7 +100,15 @@ class Downloader:
             sleep=anyio.sleep,
             reraise=True,
         )
-        return await retrying(self._follow, url)
+        try:
+            return await retrying(self._follow, url)
+        except BadRow:
+            raise
+        except Exception as error:
+            # One odd server must not end the run for the others; the class of the error says what to look
+            # for.
+            detail = show_place(f"{type(error).__name__}: {error}")
+            raise BadRow("unexpected failure", f"{url.host}: {detail}") from error
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
@@ -147,18 +156,19 @@ class Downloader:
             raise BadRow("opted out", f"{name} says {said}")
         if response.next_request is not None:
             return parse_url(str(response.next_request.url))
+        answered = f"{name} answered {status} {httpx.codes.get_reason_phrase(status)}".rstrip()
         if status in _RETRIED:
             after = _retry_after(response.headers)
             if after is not None:
                 after = min(after, self._limits.longest_wait_s)
                 host.leave_alone(after)
-            raise _TryAgain(f"http {status}", f"{name} answered {status} {response.reason_phrase}", after)
+            raise _TryAgain(f"http {status}", answered, after)
         if status != 200:
-            raise BadRow(f"http {status}", f"{name} answered {status} {response.reason_phrase}")
+            raise BadRow(f"http {status}", answered)
         encoding = response.headers.get("content-encoding", "identity").lower()
         if encoding not in ("", "identity"):
             # Unpacking could blow a small body up; it was asked to come as it is.
-            raise BadRow("encoded body", f"{name} packed the body as {encoding!r} though asked not to")
+            raise BadRow("encoded body", f"{name} packed the body as {show(encoding)} though asked not to")
         return await self._body(response, name)
 
     async def _body(self, response: httpx.Response, name: str) -> bytes:
@@ -188,7 +198,7 @@ class Downloader:
         except TimeoutError:
             raise _TryAgain("timeout", f"{name} was not done within {limits.total_s:g} s") from None
         except httpx.TransportError as error:
-            detail = str(error) or type(error).__name__
+            detail = show_place(str(error)) or type(error).__name__
             raise _TryAgain("connection failed", f"{name}: {detail}") from None
 
 
@@ -229,7 +239,10 @@ def opt_out(headers: httpx.Headers, user_agent: str) -> str | None:
 
 def _peer(response: httpx.Response) -> str:
     stream: httpcore.AsyncNetworkStream = response.extensions["network_stream"]
-    return str(stream.get_extra_info("server_addr")[0])
+    address = stream.get_extra_info("server_addr")
+    if address is None:
+        raise httpx.ReadError("the connection was cut")
+    return str(address[0])
 
 
 def _retry_after(headers: httpx.Headers) -> float | None:

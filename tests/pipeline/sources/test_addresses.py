@@ -10,10 +10,11 @@ from pipeline.sources.addresses import AddressRule, is_public, parse_url
 from pipeline.sources.base import BadRow
 
 NOT_PUBLIC = [
-    "127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1", "169.254.169.254", "0.0.0.0",
-    "224.0.0.1", "240.0.0.1", "255.255.255.255", "192.0.2.1", "198.18.0.1", "168.63.129.16", "100.100.100.200", "::",
-    "::1", "fe80::1", "fe80::1%eth0", "fc00::1", "fd00:ec2::254", "fec0::1", "ff02::1", "2001:db8::1",
-    "::ffff:127.0.0.1", "::ffff:169.254.169.254", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::",
+    "127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1", "169.254.169.254",
+    "0.0.0.0", "224.0.0.1", "240.0.0.1", "255.255.255.255", "192.0.2.1", "198.18.0.1",
+    "168.63.129.16", "100.100.100.200", "::", "::1", "fe80::1", "fe80::1%eth0", "fc00::1",
+    "fd00:ec2::254", "fec0::1", "ff02::1", "2001:db8::1", "::ffff:127.0.0.1",
+    "::ffff:169.254.169.254", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::",
     "2002:a00:1::",
 ]  # fmt: skip
 PUBLIC = [
@@ -67,6 +68,8 @@ BAD_URLS = [
     ("http://h/\x01", "not a URL", CONTROL),
     ("http://me:pw@h/x", "credentials in the URL", CREDENTIALS),
     ("http://good.test\\@evil.test/", "credentials in the URL", CREDENTIALS),
+    ("http://h:99999/", "not a URL", "the port is 99999, must be 1 to 65535"),
+    ("http://h:0/", "not a URL", "the port is 0, must be 1 to 65535"),
     ("http://h/" + "x" * 9000, "not a URL", "the URL is longer than 8192 characters"),
 ]  # fmt: skip
 

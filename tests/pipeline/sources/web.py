@@ -31,7 +31,7 @@ class Web(ThreadingHTTPServer):
         self.guard = threading.Lock()
 
     def url(self, path: str, host: str | None = None) -> str:
-        return f"http://{host or self.server_address[0]}:{self.server_port}{path}"
+        return f"http://{host or str(self.server_address[0])}:{self.server_port}{path}"
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients that hang up are part of the tests."""
