@@ -25,8 +25,8 @@ _FORMAT = 1
 class Question:
     """What is asked of whom.
 
-    `prompt` is the prompt's label and `prompt_hash` its whole hash; `media` holds the sha256 of every picture as it lies
-    in the source and `picture` how it is made ready; `text` is what the model reads beside it.
+    `prompt` is the prompt's label and `prompt_hash` its whole hash; `media` holds the sha256 of every picture as it
+    lies in the source and `picture` how it is made ready; `text` is what the model reads beside it.
     """
 
     provider: str

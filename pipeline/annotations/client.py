@@ -50,7 +50,7 @@ class Patience:
     @property
     def longest(self) -> float:
         """Seconds after which one question has had its answer, or never gets one."""
-        return self.attempts * (CONNECT_SECONDS + self.timeout + self.max_wait)
+        return self.attempts * (CONNECT_SECONDS + 2 * self.timeout + self.max_wait)
 
 
 class _Passing(Exception):  # noqa: N818 - not an error yet: it is tried again

@@ -29,8 +29,8 @@ class Prompt(BaseModel):
     """What a model is asked.
 
     `user` is a list of paragraphs with gaps like `{text}`; a paragraph with a gap that has no value for a record is
-    left out. `{min_words}` and `{max_words}` are filled from the prompt itself. With a JSON `schema` the answer must be an
-    object that has its `required` names; `take` says which of them is the text, otherwise the whole object is.
+    left out. `{min_words}` and `{max_words}` are filled from the prompt itself. With a JSON `schema` the answer must be
+    an object that has its `required` names; `take` says which of them is the text, otherwise the whole object is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
