@@ -12,11 +12,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import orjson
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from catalog.keys import fingerprint
+from catalog.keys import canonical, fingerprint
 from pipeline.annotations.columns import NAME_PATTERN, as_text
+from pipeline.operator import Quarantine
 
 SHIPPED = Path(__file__).parent / "prompts"
 
@@ -91,6 +93,33 @@ class Prompt(BaseModel):
             if all(known.get(gap) for gap in _gaps([part]))
         ]
         return "\n\n".join(parts)
+
+    def read(self, answer: str, finish: str) -> str:
+        """The text of an answer; raises Quarantine for an empty one, or one that is not the JSON that was asked for.
+
+        Without `take`, the text of an answer in JSON is its canonical JSON.
+        """
+        text = answer.strip()
+        if not text:
+            raise Quarantine("empty answer", f"the model wrote nothing (finish: {finish})")
+        if self.answer_schema is None:
+            return text
+        try:
+            told = orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            cut = "; it was cut at max_tokens" if finish == "length" else ""
+            raise Quarantine("unparseable answer", f"not JSON at character {error.pos}{cut}") from None
+        if not isinstance(told, dict):
+            raise Quarantine("unparseable answer", "not a JSON object")
+        for name in self.required:
+            if name not in told:
+                raise Quarantine("unparseable answer", f"{name!r} is missing")
+        if self.take is None:
+            return canonical(told).decode()
+        taken = told[self.take]
+        if not isinstance(taken, str) or not taken.strip():
+            raise Quarantine("unparseable answer", f"{self.take!r} is not a text")
+        return taken.strip()
 
 
 def _gaps(parts: tuple[str, ...] | list[str]) -> tuple[str, ...]:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import polars as pl
 import pyarrow as pa
@@ -11,9 +13,12 @@ import pytest
 from catalog import schemas
 from catalog.keys import canonical, key_of, media_digest
 from catalog.storage import LocalFolder
+from pipeline import worker
 from pipeline.media import MediaReader, MediaRef
 from pipeline.operator import Record
 from pipeline.worker import Task, Unit, pack_rows, run_unit
+
+from .stub import Server, serve
 
 
 class Place:
@@ -21,7 +26,7 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "root"
-        self.root.mkdir()
+        self.root.mkdir(exist_ok=True)
         self.store = folder / "store"
         self.storage = LocalFolder(str(self.store))
         self.reader = MediaReader(str(self.root), str(self.store))
@@ -29,6 +34,11 @@ class Place:
     def picture(self, name: str, data: bytes) -> MediaRef:
         (self.root / name).write_bytes(data)
         return MediaRef("image", "file", name, digest=media_digest(data))
+
+    def pictures(self, count: int, **values: Any) -> list[Record]:
+        """Records of so many different pictures."""
+        refs = [self.picture(f"{i}.jpg", jpeg(i)) for i in range(count)]
+        return [self.record(f"r{i}", (ref,), **values) for i, ref in enumerate(refs)]
 
     def record(self, name: str, media: tuple[MediaRef, ...] = (), **values: Any) -> Record:
         return Record(key_of(name.encode()), media, canonical({}), values, self.reader)
@@ -53,6 +63,29 @@ class Place:
             for row in pl.read_parquet(self.store / "tables/outcomes/t" / result.file.path).to_dicts()
         }
         return [found[record.key] for record in records]
+
+
+def jpeg(number: int, width: int = 48, height: int = 32) -> bytes:
+    """A small picture unlike that of any other number."""
+    import simplejpeg
+
+    pixels = np.random.default_rng(number).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    data: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels.repeat(8, 0).repeat(8, 1)), colorspace="RGB")
+    return data
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """The OpenAI API on loopback."""
+    with serve() as server:
+        yield server
+    for name in ("_operator", "_storage"):
+        getattr(worker, name).cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 
 @pytest.fixture
