@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import translate
 from typing import Annotated, Any, Literal, Protocol
 
@@ -149,17 +149,15 @@ def finish(frame: pl.DataFrame, values: Sequence[str] = (), **given: Any) -> pl.
         "distance": pl.Int32,
         "value": pl.String,
     }
+    frame = frame.with_columns(**given)
     missing = [pl.lit(None, dtype=kind).alias(name) for name, kind in kinds.items() if name not in frame.columns]
-    return frame.with_columns(missing, **given).select(*LEADING, *[name for name in values if name not in LEADING])
+    return frame.with_columns(missing).select(*LEADING, *[name for name in values if name not in LEADING])
 
 
-def decide_rules(
-    rules: Sequence[tuple[str, str, Any]], inputs: Inputs, columns: Sequence[str], observe: Callable[[int], None]
-) -> Verdicts:
+def decide_rules(rules: Sequence[tuple[str, str, Any]], inputs: Inputs, columns: Sequence[str]) -> Verdicts:
     """Judge by (name, condition, on_null) rules whose missing-model branches are already taken."""
     for bucket in inputs.buckets:
         frame = inputs.frame(bucket, columns)
-        observe(frame.height)
         yield bucket, finish(verdicts(frame, rules) if rules else frame.with_columns(state=pl.lit("passed")), columns)
 
 

@@ -116,6 +116,7 @@ SAMPLES = pa.schema(
         ("text_tokens", pa.int64()),
         ("image_tokens", pa.int64()),
         ("digest", pa.string()),  # sha256 over the sample's members in the tar
+        ("outcome", pa.string()),  # fingerprint of the encoding that made it
     ]
 )
 

@@ -16,9 +16,25 @@ from typing import Any, ClassVar
 import orjson
 from pydantic import BaseModel, ConfigDict
 
-from catalog.columns import Column as Column
+from catalog.columns import Column
 from catalog.errors import UserError
 from pipeline.media import MediaReader, MediaRef
+
+__all__ = [
+    "Child",
+    "Column",
+    "Expander",
+    "Measure",
+    "Merger",
+    "Operator",
+    "Params",
+    "Quarantine",
+    "Record",
+    "check_row",
+    "load_operator",
+    "operator_names",
+    "register",
+]
 
 
 class Params(BaseModel):
@@ -167,7 +183,18 @@ class Merger(Operator):
         """The one child of a group whose records come sorted by key."""
 
 
-_BUILT_IN: dict[str, str] = {}
+_BUILT_IN: dict[str, str] = {
+    "header": "pipeline.measures.header:Header",
+    "pixels": "pipeline.measures.pixels:Pixels",
+    "phash": "pipeline.measures.phash:PHash",
+    "text": "pipeline.measures.text:Text",
+    "scores": "pipeline.measures.scores:Scores",
+    "same_picture": "pipeline.measures.same_picture:SamePicture",
+    "metadata": "pipeline.annotations.metadata:Metadata",
+    "openai": "pipeline.annotations.openai:OpenAI",
+    "encode": "pipeline.encode:Encode",
+}
+"""Short names recipes may use, and the class behind each; nothing is imported until it is used."""
 
 
 def register(name: str, place: str) -> None:

@@ -118,9 +118,7 @@ def read_info(data: bytes, limits: Limits = DEFAULT_LIMITS) -> PictureInfo:
 
 def header_first(head: bytes) -> bool:
     """Whether the first kilobytes of such a file hold all that `read_info` reads."""
-    return head.startswith(
-        (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")
-    )
+    return head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"))
 
 
 def open_picture(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image:
@@ -168,9 +166,7 @@ def _decode_jpeg(data: bytes, min_side: int) -> NDArray[np.uint8]:
     import simplejpeg
 
     # strict: without it a picture that was cut off comes back grey where the data are missing.
-    rgb: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-        data, "RGB", min_height=min_side, min_width=min_side, strict=True
-    )
+    rgb: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", min_height=min_side, min_width=min_side, strict=True)
     return rgb
 
 

@@ -180,6 +180,13 @@ def test_a_palette_picture_with_a_transparent_colour_lies_on_white():
     assert np.asarray(resize.on_white(picture)).tolist() == [[[255, 255, 255], [40, 50, 60]]]
 
 
+def test_a_colour_picture_with_a_transparent_colour_lies_on_white():
+    picture = PIL.Image.new("RGB", (2, 1), (10, 20, 30))
+    picture.putpixel((1, 0), (40, 50, 60))
+    picture.info["transparency"] = (10, 20, 30)
+    assert np.asarray(resize.on_white(picture)).tolist() == [[[255, 255, 255], [40, 50, 60]]]
+
+
 def test_a_geometry_is_for_one_size():
     with pytest.raises(ValueError, match="picture of 128x128 applied to one of 128x64"):
         resize.apply(noise(128, 64), resize.for_understanding(Size(128, 128)))

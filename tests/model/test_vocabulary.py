@@ -46,7 +46,7 @@ class FakeTokenizer:
 
 
 def released_tokenizer(**changes: int) -> FakeTokenizer:
-    """A table with the released ids; those of role end and size tokens are made up, as they are not published."""
+    """A table with the released ids; those of role end and size tokens are unpublished and made up here."""
     table = dict(json.loads(RELEASED_FILE.read_text())["tokens"]) | {"<|role_end|>": 156900}
     table |= {size_token(n): 157000 + n for n in range(1, 129)}
     return FakeTokenizer(table | changes, size=157184)
@@ -126,7 +126,7 @@ def test_an_impossible_layout_is_refused(change: dict[str, object], message: str
     ("change", "message"),
     [
         ({"format": 2}, "format 2 is not 1"),
-        ({"surplus": 1}, "unknown ..surplus"),
+        ({"surplus": 1}, r"unknown \[.surplus.\]"),
         ({"mask": "13"}, "mask holds '13', which is no integer"),
         ({"mask": True}, "mask holds True"),
         ({"size_ids": [16, 17.0]}, "size_ids holds 17.0"),
@@ -140,7 +140,7 @@ def test_foreign_json_is_refused(change: dict[str, object], message: str):
 def test_missing_json_is_named():
     data = TINY.to_json()
     del data["mask"]
-    with pytest.raises(ValueError, match="missing ..mask"):
+    with pytest.raises(ValueError, match=r"missing \[.mask.\]"):
         Vocabulary.from_json(data)
 
 
