@@ -132,6 +132,7 @@ class Run:
         refused = runs.operator.refuse(total)
         if refused is not None:
             raise UserError(f"node {name}: {refused}")
+        runs.operator.preflight(self.store.storage)
         storage = self.store.storage
         task = Task(
             node=name,
