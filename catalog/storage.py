@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -72,6 +73,11 @@ def _safe(name: str) -> str:
     return name
 
 
+def _temporary(path: Path) -> Path:
+    """A name beside a file that no other process or thread uses."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.tmp")
+
+
 class LocalFolder:
     """A store in a folder of this machine. Files are written under a temporary name, flushed, then renamed."""
 
@@ -97,7 +103,7 @@ class LocalFolder:
         """Make a file appear whole, replacing one of that name."""
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = _temporary(path)
         try:
             with temporary.open("wb") as file:
                 file.write(data)
@@ -112,7 +118,7 @@ class LocalFolder:
         """Make a file appear unless one of that name exists; says whether it did."""
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = _temporary(path)
         try:
             with temporary.open("wb") as file:
                 file.write(data)
@@ -232,7 +238,8 @@ class ObjectStore:
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """(name, size in bytes) of every object below a prefix, sorted by name."""
-        found = [(str(meta["path"]), int(meta["size"])) for page in self._store.list(prefix or None) for meta in page]
+        pages = self._store.list(_safe(prefix) or None)
+        found = [(str(meta["path"]), int(meta["size"])) for page in pages for meta in page]
         yield from sorted(found)
 
     def delete(self, name: str) -> None:
