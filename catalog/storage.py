@@ -197,7 +197,7 @@ class ObjectStore:
         from obstore.store import S3Store
 
         self.uri = uri.rstrip("/")
-        self.options = options or _options_from_environment()
+        self.options = _with_plain_http(options or _options_from_environment())
         self._store = S3Store.from_url(self.uri, config=_s3_config(self.options), client_options=_client(self.options))
 
     def read(self, name: str) -> bytes:
@@ -275,6 +275,12 @@ def _options_from_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
+def _with_plain_http(options: dict[str, str]) -> dict[str, str]:
+    """deltalake and polars refuse an http:// endpoint unless they are told; a server on loopback has no other."""
+    plain = options.get("AWS_ENDPOINT_URL", "").startswith("http://")
+    return {**options, "AWS_ALLOW_HTTP": "true"} if plain else options
+
+
 def _s3_config(options: dict[str, str]) -> Any:
     names = {
         "AWS_ACCESS_KEY_ID": "access_key_id",
@@ -287,4 +293,4 @@ def _s3_config(options: dict[str, str]) -> Any:
 
 
 def _client(options: dict[str, str]) -> Any:
-    return {"allow_http": True} if options.get("AWS_ENDPOINT_URL", "").startswith("http://") else {}
+    return {"allow_http": True} if "AWS_ALLOW_HTTP" in options else {}
