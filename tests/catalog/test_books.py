@@ -107,7 +107,7 @@ def test_every_record_has_exactly_one_final_state(final: dict[str, int], inputs:
 def test_one_unbalanced_node_fails_the_corpus() -> None:
     good, bad = book([("passed", None)], 1, 0), book([("passed", None)], 2, 0)
     check_all([good, good], {"kept": 1}, 1, 0)
-    with pytest.raises(BooksError, match="^node node"):
+    with pytest.raises(BooksError, match=r"^node node"):
         check_all([good, bad], {"kept": 1}, 1, 0)
 
 
