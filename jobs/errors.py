@@ -28,6 +28,8 @@ def condition_of(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in _CONDITIONS:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{_CONDITIONS[error.errno]}"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}; choose another folder or mend it"
     text = str(error)
     for words, code in _WORDS.items():
         if words in text:
