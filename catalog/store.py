@@ -75,6 +75,10 @@ class Store:
             self._tables[name] = Table(self.storage, name, schema, key, self.key_chars, unique, sort)
         return self._tables[name]
 
+    def existing(self, name: str, key: str = "record_key") -> Table:
+        """A table that is there, with the schema it was made with."""
+        return self._tables.get(name) or Table(self.storage, name, None, key, self.key_chars)
+
     # -- the tables every store has ------------------------------------------------------------------------------
 
     def records(self, corpus: str) -> Table:

@@ -118,7 +118,10 @@ def _resolve_node(recipe: Recipe, name: str, planned: dict[str, PlannedNode]) ->
         return PlannedNode(name, node, "pack", fingerprint([node.model_dump(mode="json"), upstream]))
     visible = _visible(recipe, name, planned)
     if isinstance(node, OperatorNode):
-        return _resolve_operator_node(name, node, planned, visible)
+        resolved = _resolve_operator_node(name, node, planned, visible)
+        if resolved.runs is not None and resolved.runs.operator.needs_network and not recipe.network:
+            raise UserError(f"nodes.{name}: {resolved.runs.op} uses the network; write `network: true` in the recipe")
+        return resolved
     assert isinstance(node, Decision)
     return _resolve_decision(name, node, planned, visible)
 

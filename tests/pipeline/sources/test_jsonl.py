@@ -67,7 +67,7 @@ BAD_LINES: list[tuple[str, bytes, str]] = [
     ("path leaves the root", line(file="../../outside.jpg"), '"../../outside.jpg" leads outside the root'),
     ("path leaves the root", line(file="files/../../.."), '"files/../../.." leads outside the root'),
     ("path leaves the root", line(file="link.jpg"), '"link.jpg" is a link that leads outside the root'),
-    ("path leaves the root", line(file="up/outside.jpg"), '"up/outside.jpg" leads outside the root through a link'),
+    ("path leaves the root", line(file="up/x.jpg"), '"up/x.jpg" leads outside the root through a link'),
     ("missing file", line(file="files/b.jpg"), 'the file "files/b.jpg" does not exist'),
     ("missing file", line(file="files/a.jpg/b"), 'the file "files/a.jpg/b" does not exist'),
     ("missing file", line(file="dangling.jpg"), 'the file "dangling.jpg" does not exist'),
@@ -123,7 +123,9 @@ WHOLE_FILES: list[tuple[str, bytes, str, str]] = [
 
 
 @pytest.mark.parametrize(("reason", "data", "number", "message"), WHOLE_FILES)
-def test_a_broken_file_is_refused_at_the_line(root: Path, reason: str, data: bytes, number: str, message: str) -> None:
+def test_a_broken_file_is_refused_at_the_line(
+    root: Path, reason: str, data: bytes, number: str, message: str
+) -> None:
     (root / "images" / "manifest.jsonl").write_bytes(data)
     with pytest.raises(UserError) as stopped:
         list(make("jsonl", **CONFIG).rows(root))
@@ -256,15 +258,24 @@ def test_inputs_are_the_manifest(root: Path) -> None:
     assert source.inputs(root) == [root / "images" / "manifest.jsonl"]
 
 
-def test_an_endless_line_is_refused_before_it_fills_the_memory(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_line_is_refused_before_it_fills_the_memory(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(jsonl, "MAX_LINE", 1000)
     write(root, GOOD, b'"' + b"x" * 3 * 2**20)
-    with pytest.raises(UserError, match=r"manifest.jsonl:2: longer than 1,000 bytes; is this a JSONL file\?$"):
+    with pytest.raises(
+        UserError, match=r"manifest.jsonl:2: longer than 1,000 bytes; is this a JSONL file\?$"
+    ):
         list(make("jsonl", **CONFIG).rows(root))
 
 
-@given(data=st.lists(st.sampled_from([b"a", b"bc", b"\n", b"\r\n", b"\n\n"])).map(b"".join), block=st.integers(1, 9))
-def test_lines_are_cut_as_python_cuts_them(tmp_path_factory: pytest.TempPathFactory, data: bytes, block: int) -> None:
+@given(
+    data=st.lists(st.sampled_from([b"a", b"bc", b"\n", b"\r\n", b"\n\n"])).map(b"".join),
+    block=st.integers(1, 9),
+)
+def test_lines_are_cut_as_python_cuts_them(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, block: int
+) -> None:
     path = tmp_path_factory.getbasetemp() / "lines"
     path.write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:
@@ -292,6 +303,7 @@ def test_a_wrong_configuration_is_refused(config: dict[str, Any], message: str) 
         make("jsonl", **{**CONFIG, **config})
 
 
+@pytest.mark.corpora
 def test_the_sample_corpora_read_without_a_bad_line() -> None:
     corpora = Path(__file__).parents[4] / "shared" / "corpora"
     if not corpora.is_dir():
