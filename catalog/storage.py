@@ -269,7 +269,11 @@ def _options_from_environment() -> dict[str, str]:
         "AWS_REGION",
         "AWS_ENDPOINT_URL",
     )
-    return {name: os.environ[name] for name in names if os.environ.get(name)}
+    found = {name: os.environ[name] for name in names if os.environ.get(name)}
+    if found.get("AWS_ENDPOINT_URL", "").startswith("http://"):
+        # deltalake and polars refuse plain HTTP unless told.
+        found["AWS_ALLOW_HTTP"] = "true"
+    return found
 
 
 def _s3_config(options: dict[str, str]) -> Any:
