@@ -15,7 +15,7 @@ from catalog.columns import Column
 from catalog.decisions import Decision, Duplicates, Licence, Quota, Route, Rules, Split
 from catalog.errors import UserError
 from catalog.keys import fingerprint
-from catalog.rules import SKIP, Condition, OnNull, check_ranges, parse
+from catalog.rules import SKIP, Condition, OnNull, check_ranges, check_types, parse
 from pipeline.operator import Expander, Measure, Merger, Operator, load_operator
 from pipeline.recipe import INGEST, AnyNode, EncodeNode, OperatorNode, PackNode, Recipe, dep
 
@@ -247,6 +247,7 @@ def _resolve_decision(
         parsed = parse(sql, where)
         for column in parsed.columns:
             need(column, where)
+        check_types(parsed, contracts, where)
         check_ranges(parsed, contracts, where)
         if not parsed.checked:
             notes.append(f"{where}: not range-checked: {sql}")
