@@ -19,7 +19,8 @@ _SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="640" height="480"><circl
 
 
 def hostile(good: list[Picture]) -> Iterator[Item]:
-    """The records of `hostile`. `good` are six sound pictures, at least 256 pixels a side, that are used nowhere else."""
+    """The records of `hostile`, made of six sound pictures of 256 pixels a side or more that stand nowhere else."""
+    whole = encoded(good[0].image, quality=98)
     jpeg = [encoded(picture.image.convert("RGB"), quality=92) for picture in good]
     png = encoded(good[0].image, "PNG")
     webp = encoded(good[0].image, "WEBP")
@@ -29,7 +30,7 @@ def hostile(good: list[Picture]) -> Iterator[Item]:
         facts = {"purpose": ["robustness"], "tests": tests, "derived": derived}
         return Item(file, data, {GENERATION: end}, Origin(path="pipeline/embedded/damage.py"), facts)
 
-    yield item("truncated_a.jpg", jpeg[0][: len(jpeg[0]) * 2 // 5], "JPEG cut at 40 %", cut, "first 40 % of the bytes")
+    yield item("truncated_a.jpg", whole[: len(whole) * 2 // 5], "JPEG cut at 40 %", cut, "first 40 % of the bytes")
     yield item("truncated_b.jpg", jpeg[1][:-200], "JPEG without its last 200 bytes", cut, "last 200 bytes cut off")
     yield item("header_only.jpg", jpeg[2][:40], "JPEG of 40 bytes", cut, "first 40 bytes")
     yield item("truncated.png", png[: len(png) // 2], "PNG cut in the middle", cut, "first half of the bytes")

@@ -12,11 +12,13 @@ from PIL import Image, ImageDraw, ImageFilter, ImageOps
 from pipeline.embedded import objects, pages, patterns, scenes
 from pipeline.embedded.item import EXACT, KEPT, NEAR, End, Item, both, described, dropped, encoded
 from pipeline.embedded.pages import font
-from pipeline.embedded.photos import EXTRA, PHOTOS, photographs
+from pipeline.embedded.photos import EXTRA, photographs, stored
 from pipeline.embedded.picture import COLOURS, Picture, seeded
 
 _NAMES = tuple(COLOURS)
 _SIZES = ((640, 512), (768, 576), (512, 640), (600, 450), (448, 336), (384, 384))
+_SOFT = {"retina": dropped("compression"), "retina_part0": dropped("sharpness")}
+"""Photographs that the generation recipe has a reason to drop."""
 _TABLES = (
     ("Apples picked", ("Mon", "Tue", "Wed", "Thu"), (12, 30, 25, 8)),
     ("Visitors to the mill", ("May", "June", "July"), (140, 260, 310)),
@@ -30,11 +32,12 @@ def images() -> Iterator[Item]:
     """All of them, in manifest order."""
     sound = list(_sound())
     yield from (_item(f"{picture.name}.jpg", picture, encoded(_rgb(picture), quality=92)) for picture in sound)
-    photos = list(photographs())
-    yield from (_item(f"photo_{picture.name}.jpg", picture, encoded(picture.image, quality=93)) for picture in photos)
+    for picture in photographs():
+        data = stored(picture) or encoded(picture.image, quality=93)
+        yield _item(f"photo_{picture.name}.jpg", picture, data, both(_SOFT.get(picture.name, KEPT), KEPT))
     for index, (title, labels, values) in enumerate(_TABLES):
         chart = pages.chart(f"chart_{index}", (640, 480), title, labels, values)
-        yield _item(f"{chart.name}.png", chart, encoded(chart.image, "PNG"), both(dropped("flat"), KEPT))
+        yield _item(f"{chart.name}.png", chart, encoded(chart.image, "PNG"), both(dropped("compression"), KEPT))
     yield from _copies(sound)
     yield from _formats()
     yield from _unfit()
@@ -155,8 +158,16 @@ def _formats() -> Iterator[Item]:
         objects.balls(f"format_{index}", (320, 288), _some(f"format {index}", 2 + index % 4)) for index in range(8)
     ]
     yield _item("cmyk_0.jpg", _tagged(small[0], "cmyk"), encoded(small[0].image.convert("CMYK"), quality=92))
-    yield _item("palette_0.png", _tagged(small[1], "palette"), encoded(small[1].image.quantize(256), "PNG"))
-    yield _item("gif_0.gif", _tagged(small[2], "palette"), encoded(small[2].image.quantize(256), "GIF"))
+    yield _item(
+        "palette_0.png",
+        _tagged(small[1], "palette"),
+        encoded(small[1].image.quantize(256, Image.Quantize.FASTOCTREE), "PNG"),
+    )
+    yield _item(
+        "gif_0.gif",
+        _tagged(small[2], "palette"),
+        encoded(small[2].image.quantize(256, Image.Quantize.FASTOCTREE), "GIF"),
+    )
     yield _item("alpha_0.png", _tagged(small[3], "alpha"), encoded(_rounded(small[3].image), "PNG"))
     yield _item("webp_0.webp", small[4], encoded(small[4].image, "WEBP", 90))
     yield _item("avif_0.avif", _tagged(small[5], "avif"), encoded(small[5].image, "AVIF", 90, max_threads=1, speed=8))
@@ -198,12 +209,22 @@ def _rounded(image: Image.Image) -> Image.Image:
 # -- unfit ------------------------------------------------------------------------------------------------------------
 
 
+_EXTRA_ENDS = {
+    "logo": KEPT,
+    "horse": dropped("compression"),
+    "color": dropped("sharpness"),
+    "moon": KEPT,
+    "cell": dropped("sharpness"),
+    "clock_motion": dropped("flat"),
+    "microaneurysms": dropped("side"),
+}
+
+
 def _unfit() -> Iterator[Item]:
     """Pictures that the generation recipe drops, by rule."""
-    for picture, rule in zip(
-        photographs(EXTRA), ("flat", "flat", "flat", "sharpness", "contrast", "sharpness", "side"), strict=True
-    ):
-        yield _item(f"photo_{picture.name}.png", picture, encoded(picture.image, "PNG"), both(dropped(rule), KEPT))
+    for picture in photographs(EXTRA):
+        end = _EXTRA_ENDS[picture.name]
+        yield _item(f"photo_{picture.name}.png", picture, encoded(picture.image, "PNG"), both(end, KEPT))
     for index, side in enumerate((32, 48, 96, 128, 200)):
         picture = objects.balls(f"small_{index}", (640, 512), _some(f"small {index}", 2 + index))
         small = picture.image.resize((side * 5 // 4, side), Image.Resampling.LANCZOS)
@@ -226,17 +247,23 @@ def _unfit() -> Iterator[Item]:
         yield _item(f"{picture.name}.png", replace(picture, tags=("blurred",)), data, both(dropped("sharpness"), KEPT))
     for index in range(4):
         picture = scenes.harbour(f"faded_{index}", (480, 384), scenes.TIMES[index], 2 + index)
-        faded = Image.blend(picture.image, Image.new("RGB", picture.image.size, (168, 168, 170)), 0.86)
+        faded = Image.blend(picture.image, Image.new("RGB", picture.image.size, (168, 168, 170)), 0.93)
         data = encoded(faded, quality=99)
-        yield _item(f"{picture.name}.jpg", replace(picture, tags=("faded",)), data, both(dropped("contrast"), KEPT))
+        yield _item(
+            f"{picture.name}.jpg", replace(picture, tags=("faded",)), data, both(dropped("contrast"), dropped("blank"))
+        )
     for index in range(5):
-        picture = patterns.smooth(f"gradient_{index}", (512, 400))
+        picture = patterns.smooth(f"gradient_{index}", (320, 300))
         data = encoded(picture.image, "BMP")
-        yield _item(f"{picture.name}.bmp", picture, data, both(dropped("sharpness"), dropped("flat")))
+        yield _item(f"{picture.name}.bmp", picture, data, both(dropped("sharpness"), KEPT))
+    for index in range(2):
+        picture = patterns.dot(f"dot_{index}", (320, 300), _NAMES[index * 4])
+        data = encoded(picture.image, "BMP")
+        yield _item(f"{picture.name}.bmp", picture, data, both(dropped("flat"), KEPT))
     for index in range(4):
         picture = scenes.skyline(f"framed_{index}", (560, 384), scenes.TIMES[index + 1])
         framed = ImageOps.expand(
-            picture.image, (0, 110) if index % 2 else (130, 60), ((8, 8, 8), (246, 246, 246))[index % 2]
+            picture.image, (0, 110) if index % 2 else (130, 60), ((8, 8, 8), (255, 255, 255))[index % 2]
         )
         data = encoded(framed, quality=95)
         yield _item(f"{picture.name}.jpg", replace(picture, tags=("framed",)), data, both(dropped("border"), KEPT))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 from PIL import Image
 
-from pipeline.embedded.picture import Colour, Floats, Origin, Picture, finished, noise, seeded
+from pipeline.embedded.picture import COLOURS, Colour, Floats, Origin, Picture, finished, noise, paint, seeded
 
 _PATH = "pipeline/embedded/patterns.py"
 _PALETTES: dict[str, tuple[Colour, ...]] = {
@@ -74,12 +76,23 @@ def smooth(name: str, size: tuple[int, int]) -> Picture:
     """A soft gradient between two colours without any detail."""
     rng = seeded(name)
     width, height = size
-    one, two = rng.integers(40, 230, (2, 3)).astype(np.float32)
+    one, two = rng.integers(20, 90, 3).astype(np.float32), rng.integers(150, 240, 3).astype(np.float32)
     share = noise(rng, height, width, (height, width), 1)[..., None]
     pixels = one + (two - one) * share
     caption = "A smooth gradient between two colours."
     image = Image.fromarray(pixels.astype(np.uint8))
     return Picture(name, image, caption, ("gradient",), origin=_origin("smooth"))
+
+
+def dot(name: str, size: tuple[int, int], colour: str) -> Picture:
+    """A dot on a plain ground, such as signs and icons are made of."""
+    width, height = size
+    pixels = np.full((height, width, 3), 226, np.float32)
+    turns = np.linspace(0, math.tau, 60, endpoint=False)
+    x, y, radius = width * 0.4, height * 0.55, height * 0.16
+    paint(pixels, [(x + radius * math.cos(turn), y + radius * math.sin(turn)) for turn in turns], COLOURS[colour])
+    caption = f"A {colour} dot on a light grey ground."
+    return Picture(name, Image.fromarray(pixels.astype(np.uint8)), caption, ("icon",), origin=_origin("dot"))
 
 
 def _coloured(values: Floats, palette: tuple[Colour, ...]) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -91,7 +92,7 @@ PHOTOS = (
     ),
     Photo(
         "retina.jpg",
-        "The back of an eye: red retina with blood vessels, a pale optic disc on the left and a dark spot in the middle.",
+        "The back of an eye: red retina with blood vessels, a pale disc on the left, a dark spot in the middle.",
         ("photo", "medical"),
         parts=(((110, 260, 690, 840), "The pale optic disc of an eye from which blood vessels spread."),),
     ),
@@ -119,8 +120,8 @@ EXTRA = (
 """Shipped pictures that the generation recipe has a reason to drop."""
 
 
-def shipped(file: str) -> Image.Image:
-    """A picture of the scikit-image wheel; raises UserError when the package or the picture is not there."""
+def shipped(file: str) -> bytes:
+    """A file of the scikit-image wheel; raises UserError when the package or the file is not there."""
     spec = find_spec("skimage")
     if spec is None or spec.origin is None:
         raise UserError("the embedded corpus needs pictures that scikit-image ships: pip install 'unifactory[demo]'")
@@ -129,15 +130,20 @@ def shipped(file: str) -> Image.Image:
         raise UserError(
             f"scikit-image {version('scikit-image')} ships no {file}: pip install 'scikit-image>=0.25,<0.27'"
         )
-    with Image.open(path) as image:
-        image.load()
-        return image.copy()
+    return path.read_bytes()
+
+
+def stored(picture: Picture) -> bytes | None:
+    """The bytes as shipped, for a whole picture that is a JPEG already."""
+    file = Path(picture.origin.path).name
+    return shipped(file) if Path(file).suffix == ".jpg" and Path(file).stem == picture.name else None
 
 
 def photographs(photos: tuple[Photo, ...] = PHOTOS) -> Iterator[Picture]:
     """Every picture, then its parts."""
     for photo in photos:
-        image = shipped(photo.file)
+        with Image.open(io.BytesIO(shipped(photo.file))) as image:
+            image.load()
         stem = Path(photo.file).stem
         origin = Origin("scikit-image/scikit-image", f"skimage/data/{photo.file}", photo.licence, photo.note)
         yield Picture(stem, image, photo.caption, photo.tags, origin=origin)
