@@ -1,0 +1,150 @@
+"""A second, slow writing of the networks: numpy, float64, loops where a loop is plainest.
+
+It shares no code with `model/`, so agreement means that both follow the fact sheet. Arrays are plain; weights
+are a dict from released names (separate experts) to arrays.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Weights = dict[str, Array]
+
+
+def silu(x: Array) -> Array:
+    return x / (1 + np.exp(-x))
+
+
+def softmax(x: Array) -> Array:
+    """Over the last axis; a row of minus infinities gives zeros."""
+    top = np.maximum(x.max(-1, keepdims=True), -1e300)
+    e = np.exp(x - top)
+    total = e.sum(-1, keepdims=True)
+    return e / np.where(total == 0, 1, total)
+
+
+def rms(x: Array, weight: Array, eps: float) -> Array:
+    return weight * x / np.sqrt((x * x).mean(-1, keepdims=True) + eps)
+
+
+def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
+    centred = x - x.mean(-1, keepdims=True)
+    return weight * centred / np.sqrt((centred * centred).mean(-1, keepdims=True) + eps) + bias
+
+
+def rotate(x: Array, positions: NDArray[Any], channels: int, theta: float) -> Array:
+    """Partial rotation of one head x [T, D]: channel i pairs with i + channels/2."""
+    out = x.copy()
+    half = channels // 2
+    for t, position in enumerate(positions):
+        for i in range(half):
+            angle = position * theta ** (-2 * i / channels)
+            a, b = x[t, i], x[t, i + half]
+            out[t, i] = a * np.cos(angle) - b * np.sin(angle)
+            out[t, i + half] = b * np.cos(angle) + a * np.sin(angle)
+    return out
+
+
+def attention(
+    w: Weights, prefix: str, c: Any, x: Array, positions: NDArray[Any], may: NDArray[np.bool_]
+) -> Array:
+    """x [T, C], may bool [T, T]."""
+    rows = x @ w[prefix + "query_key_value.weight"].T
+    d, nq, nk = c.head_dim, c.num_attention_heads, c.num_key_value_heads
+    heads = [rows[:, i * d : (i + 1) * d] for i in range(nq + 2 * nk)]
+    keys, values = heads[nq : nq + nk], heads[nq + nk :]
+    norm_q, norm_k = w[prefix + "query_layernorm.weight"], w[prefix + "key_layernorm.weight"]
+    out = []
+    for i in range(nq):
+        j = i // (nq // nk)
+        q = rotate(rms(heads[i], norm_q, c.rms_norm_eps), positions, c.rotary_channels, c.rope_theta)
+        k = rotate(rms(keys[j], norm_k, c.rms_norm_eps), positions, c.rotary_channels, c.rope_theta)
+        scores = np.where(may, q @ k.T / np.sqrt(d), -np.inf)
+        out.append(softmax(scores) @ values[j])
+    return np.concatenate(out, -1) @ w[prefix + "dense.weight"].T
+
+
+def mlp(w: Weights, prefix: str, x: Array) -> Array:
+    gate, up, down = (w[f"{prefix}{name}_proj.weight"] for name in ("gate", "up", "down"))
+    return (silu(x @ gate.T) * (x @ up.T)) @ down.T
+
+
+def route(w: Weights, prefix: str, c: Any, token: Array) -> tuple[list[int], Array]:
+    """Chosen experts of one token [C], best first, and their weights."""
+    sigmoid = 1 / (1 + np.exp(-(w[prefix + "gate.weight"] @ token)))
+    selection = sigmoid + w[prefix + "gate.expert_bias"]
+    size = c.num_experts // c.n_group
+    scores = [np.sort(selection[g * size : (g + 1) * size])[-2:].sum() for g in range(c.n_group)]
+    groups = sorted(range(c.n_group), key=lambda g: -scores[g])[: c.topk_group]
+    candidates = [e for e in range(c.num_experts) if e // size in groups]
+    chosen = sorted(candidates, key=lambda e: -selection[e])[: c.num_experts_per_tok]
+    weights = sigmoid[chosen]
+    return chosen, weights / (weights.sum() + 1e-20) * c.routed_scaling_factor
+
+
+def moe(w: Weights, prefix: str, c: Any, x: Array) -> tuple[Array, list[list[int]]]:
+    out, chosen_by = np.zeros_like(x), []
+    for t, token in enumerate(x):
+        chosen, weights = route(w, prefix, c, token)
+        chosen_by.append(chosen)
+        for e, weight in zip(chosen, weights, strict=True):
+            out[t] += weight * mlp(w, f"{prefix}experts.{e}.", token[None])[0]
+    if c.num_shared_experts:
+        out += mlp(w, prefix + "shared_experts.", x)
+    return out, chosen_by
+
+
+def backbone(
+    w: Weights, c: Any, ids: NDArray[Any], positions: NDArray[Any], may: NDArray[np.bool_]
+) -> tuple[Array, list[list[list[int]]]]:
+    """Logits [T, V] and the chosen experts of every MoE layer, for one row of ids [T]."""
+    x = w["model.word_embeddings.weight"][ids]
+    chosen = []
+    for i in range(c.num_hidden_layers):
+        p = f"model.layers.{i}."
+        normed = rms(x, w[p + "input_layernorm.weight"], c.rms_norm_eps)
+        x = x + attention(w, p + "attention.", c, normed, positions, may)
+        normed = rms(x, w[p + "post_attention_layernorm.weight"], c.rms_norm_eps)
+        if i < c.first_k_dense_replace:
+            x = x + mlp(w, p + "mlp.", normed)
+        else:
+            y, by = moe(w, p + "mlp.", c, normed)
+            x = x + y
+            chosen.append(by)
+    return rms(x, w["model.norm.weight"], c.rms_norm_eps) @ w["lm_head.weight"].T, chosen
+
+
+def block_causal(length: int, block: int, documents: list[int] | None = None) -> NDArray[np.bool_]:
+    """May query q see key k? Written out pair by pair; blocks count from each document's start."""
+    docs = documents or [0] * length
+    start = {d: docs.index(d) for d in set(docs)}
+    return np.array(
+        [
+            [
+                docs[q] == docs[k] and (k - start[docs[k]]) // block <= (q - start[docs[q]]) // block
+                for k in range(length)
+            ]
+            for q in range(length)
+        ]
+    )
+
+
+def noisy_clean(length: int, block: int, documents: list[int] | None = None) -> NDArray[np.bool_]:
+    """The training rule over [noisy ; clean], pair by pair."""
+    docs = documents or [0] * length
+    start = {d: docs.index(d) for d in set(docs)}
+
+    def may(q: int, k: int) -> bool:
+        (q_clean, i), (k_clean, j) = divmod(q, length), divmod(k, length)
+        if docs[i] != docs[j]:
+            return False
+        a, b = (i - start[docs[i]]) // block, (j - start[docs[j]]) // block
+        if q_clean:
+            return bool(k_clean) and b <= a
+        return b < a if k_clean else b == a
+
+    return np.array([[may(q, k) for k in range(2 * length)] for q in range(2 * length)])
