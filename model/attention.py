@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.blank import Linear
 from model.configs import BackboneConfig
 
 if TYPE_CHECKING:
@@ -97,10 +98,10 @@ class Attention(nn.Module):
         self.heads, self.key_heads = config.num_attention_heads, config.num_key_value_heads
         self.head_dim = config.head_dim
         rows = (self.heads + 2 * self.key_heads) * self.head_dim
-        self.query_key_value = nn.Linear(config.hidden_size, rows, bias=False)
+        self.query_key_value = Linear(config.hidden_size, rows, bias=False)
         self.query_layernorm = RMSNorm(self.head_dim, config.rms_norm_eps)
         self.key_layernorm = RMSNorm(self.head_dim, config.rms_norm_eps)
-        self.dense = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
+        self.dense = Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
 
     def forward(
         self, x: Tensor, rotation: Rotation, mask: Tensor | BlockMask | None, cache: BlockCache | None

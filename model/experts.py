@@ -17,6 +17,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.blank import Linear
 from model.configs import BackboneConfig
 
 
@@ -83,9 +84,9 @@ class GatedMLP(nn.Module):
 
     def __init__(self, channels: int, inner: int) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(channels, inner, bias=False)
-        self.up_proj = nn.Linear(channels, inner, bias=False)
-        self.down_proj = nn.Linear(inner, channels, bias=False)
+        self.gate_proj = Linear(channels, inner, bias=False)
+        self.up_proj = Linear(channels, inner, bias=False)
+        self.down_proj = Linear(inner, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x` [..., channels] to the same shape."""
