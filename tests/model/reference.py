@@ -6,6 +6,7 @@ are a dict from released names (separate experts) to arrays.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -148,3 +149,74 @@ def noisy_clean(length: int, block: int, documents: list[int] | None = None) -> 
         return b < a if k_clean else b == a
 
     return np.array([[may(q, k) for k in range(2 * length)] for q in range(2 * length)])
+
+
+def gelu(x: Array) -> Array:
+    return np.array([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x.ravel()]).reshape(x.shape)
+
+
+def bilinear(table: Array, height: int, width: int) -> Array:
+    """table [S, S, C] sampled at the patch centres of a grid, borders clamped: [height * width, C]."""
+    side = len(table)
+    out = []
+    for i in range(height):
+        for j in range(width):
+            y, x = (i + 0.5) / height * side - 0.5, (j + 0.5) / width * side - 0.5
+            y, x = min(max(y, 0), side - 1), min(max(x, 0), side - 1)
+            top, left = int(y), int(x)
+            bottom, right = min(top + 1, side - 1), min(left + 1, side - 1)
+            a, b = y - top, x - left
+            upper = (1 - b) * table[top, left] + b * table[top, right]
+            lower = (1 - b) * table[bottom, left] + b * table[bottom, right]
+            out.append((1 - a) * upper + a * lower)
+    return np.array(out)
+
+
+def patch_rows(image: NDArray[np.uint8], p: int) -> Array:
+    """uint8 [H, W, 3] -> [patches, 3 * p * p], channel first inside a row, values in -1..1."""
+    height, width = image.shape[0] // p, image.shape[1] // p
+    return np.array(
+        [
+            [
+                image[i * p + y, j * p + x, c] / 255 * 2 - 1
+                for c in range(3)
+                for y in range(p)
+                for x in range(p)
+            ]
+            for i in range(height)
+            for j in range(width)
+        ]
+    )
+
+
+def siglip_features(w: Weights, c: Any, image: NDArray[np.uint8]) -> Array:
+    """What the quantiser sees for one picture: [patches, embed_dim]."""
+    v = c.vision_config
+    height, width = image.shape[0] // v.patch_size, image.shape[1] // v.patch_size
+    proj = w["model.visual.patch_embed.proj.weight"].reshape(v.hidden_size, -1)
+    x = patch_rows(image, v.patch_size) @ proj.T + w["model.visual.patch_embed.proj.bias"]
+    table = w["model.visual.embeddings.position_embedding.weight"].reshape(v.table_side, v.table_side, -1)
+    x = x + bilinear(table, height, width)
+    for i in range(v.depth):
+        p = f"model.visual.blocks.{i}."
+        normed = layer_norm(x, w[p + "norm1.weight"], w[p + "norm1.bias"], v.layer_norm_eps)
+        qkv = normed @ w[p + "attn.qkv.weight"].T + w[p + "attn.qkv.bias"]
+        d = v.hidden_size // v.num_heads
+        heads = []
+        for h in range(v.num_heads):
+            q, k, u = (qkv[:, part * v.hidden_size + h * d :][:, :d] for part in range(3))
+            heads.append(softmax(q @ k.T / np.sqrt(d)) @ u)
+        x = x + np.concatenate(heads, 1) @ w[p + "attn.proj.weight"].T + w[p + "attn.proj.bias"]
+        normed = layer_norm(x, w[p + "norm2.weight"], w[p + "norm2.bias"], v.layer_norm_eps)
+        inner = gelu(normed @ w[p + "mlp.fc1.weight"].T + w[p + "mlp.fc1.bias"])
+        x = x + inner @ w[p + "mlp.fc2.weight"].T + w[p + "mlp.fc2.bias"]
+    conv = w["model.vqmodel.quant_conv.weight"][:, :, 0, 0]
+    return x @ conv.T + w["model.vqmodel.quant_conv.bias"]
+
+
+def nearest(w: Weights, z: Array) -> list[int]:
+    """Code of each row: squared distances on the unit sphere, one by one."""
+    book = w["model.vqmodel.quantize.embedding.weight"]
+    book = book / np.linalg.norm(book, axis=1, keepdims=True)
+    z = z / np.linalg.norm(z, axis=1, keepdims=True)
+    return [int(np.argmin([((row - code) ** 2).sum() for code in book])) for row in z]
