@@ -220,3 +220,91 @@ def nearest(w: Weights, z: Array) -> list[int]:
     book = book / np.linalg.norm(book, axis=1, keepdims=True)
     z = z / np.linalg.norm(z, axis=1, keepdims=True)
     return [int(np.argmin([((row - code) ** 2).sum() for code in book])) for row in z]
+
+
+def z_rotate(x: Array, positions: NDArray[Any], axes: tuple[int, ...], theta: float) -> Array:
+    """x [T, D]: neighbouring channels pair up; each axis of positions [T, 3] owns a run of channels."""
+    out = x.copy()
+    for t in range(len(x)):
+        begin = 0
+        for axis, size in enumerate(axes):
+            for i in range(0, size, 2):
+                angle = positions[t, axis] * theta ** (-i / size)
+                a, b = x[t, begin + i], x[t, begin + i + 1]
+                out[t, begin + i] = a * np.cos(angle) - b * np.sin(angle)
+                out[t, begin + i + 1] = a * np.sin(angle) + b * np.cos(angle)
+            begin += size
+    return out
+
+
+def z_block(w: Weights, p: str, c: Any, x: Array, positions: NDArray[Any], modulation: Array | None) -> Array:
+    """One block of the decoder's transformer: sandwich norms, scales as 1 + s, gates through tanh."""
+    scale_a, gate_a, scale_f, gate_f = np.zeros((4, c.dim))
+    gate_a, gate_f = gate_a + np.inf, gate_f + np.inf
+    if modulation is not None:
+        mixed = modulation @ w[p + "adaLN_modulation.0.weight"].T + w[p + "adaLN_modulation.0.bias"]
+        scale_a, gate_a, scale_f, gate_f = np.split(mixed, 4)
+    normed = rms(x, w[p + "attention_norm1.weight"], c.norm_eps) * (1 + scale_a)
+    d, heads = c.dim // c.n_heads, []
+    q, k, v = (normed @ w[f"{p}attention.to_{part}.weight"].T for part in "qkv")
+    for h in range(c.n_heads):
+        part = slice(h * d, (h + 1) * d)
+        a = z_rotate(
+            rms(q[:, part], w[p + "attention.norm_q.weight"], 1e-5), positions, c.axes_dims, c.rope_theta
+        )
+        b = z_rotate(
+            rms(k[:, part], w[p + "attention.norm_k.weight"], 1e-5), positions, c.axes_dims, c.rope_theta
+        )
+        heads.append(softmax(a @ b.T / np.sqrt(d)) @ v[:, part])
+    attended = np.concatenate(heads, 1) @ w[p + "attention.to_out.0.weight"].T
+    x = x + np.tanh(gate_a) * rms(attended, w[p + "attention_norm2.weight"], c.norm_eps)
+    normed = rms(x, w[p + "ffn_norm1.weight"], c.norm_eps) * (1 + scale_f)
+    w1, w2, w3 = (w[f"{p}feed_forward.w{i}.weight"] for i in (1, 2, 3))
+    fed = (silu(normed @ w1.T) * (normed @ w3.T)) @ w2.T
+    return x + np.tanh(gate_f) * rms(fed, w[p + "ffn_norm2.weight"], c.norm_eps)
+
+
+def z_velocity(w: Weights, c: Any, latent: Array, t: float, condition: Array) -> Array:
+    """Velocity [16, 1, H, W] of one latent, given condition tokens [N, cap_feat_dim]."""
+    channels, _, height, width = latent.shape
+    rows = np.array(
+        [
+            latent[:, 0, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].transpose(1, 2, 0).ravel()
+            for i in range(height // 2)
+            for j in range(width // 2)
+        ]
+    )
+    frequencies = np.exp(-np.log(10000) * np.arange(128) / 128) * t * c.t_scale
+    time = np.concatenate([np.cos(frequencies), np.sin(frequencies)])
+    time = silu(time @ w["t_embedder.mlp.0.weight"].T + w["t_embedder.mlp.0.bias"])
+    time = time @ w["t_embedder.mlp.2.weight"].T + w["t_embedder.mlp.2.bias"]
+
+    def padded(x: Array, positions: list[tuple[int, int, int]], pad: str) -> tuple[Array, NDArray[Any]]:
+        missing = -len(x) % 32
+        x = np.concatenate([x, np.repeat(w[pad], missing, 0)])
+        return x, np.array(positions + [(0, 0, 0)] * (len(x) - len(positions)))
+
+    n = len(condition)
+    n_padded = n + -n % 32
+    x = rows @ w["all_x_embedder.2-1.weight"].T + w["all_x_embedder.2-1.bias"]
+    places = [(n_padded + 1, i, j) for i in range(height // 2) for j in range(width // 2)]
+    x, x_places = padded(x, places, "x_pad_token")
+    for i in range(c.n_refiner_layers):
+        x = z_block(w, f"noise_refiner.{i}.", c, x, x_places, time)
+
+    y = rms(condition, w["semantic_embedder.0.weight"], c.norm_eps)
+    y = y @ w["semantic_embedder.1.weight"].T + w["semantic_embedder.1.bias"]
+    y, y_places = padded(y, [(k + 1, 0, 0) for k in range(n_padded)], "cap_pad_token")
+    for i in range(c.n_refiner_layers):
+        y = z_block(w, f"context_refiner.{i}.", c, y, y_places, None)
+
+    joined, all_places = np.concatenate([x, y]), np.concatenate([x_places, y_places])
+    for i in range(c.n_layers):
+        joined = z_block(w, f"layers.{i}.", c, joined, all_places, time)
+    last = "all_final_layer.2-1."
+    scale = 1 + silu(time) @ w[last + "adaLN_modulation.1.weight"].T + w[last + "adaLN_modulation.1.bias"]
+    ones = np.ones(c.dim)
+    out = layer_norm(joined, ones, 0 * ones, 1e-6) * scale
+    out = out @ w[last + "linear.weight"].T + w[last + "linear.bias"]
+    grid = out[: len(rows)].reshape(height // 2, width // 2, 2, 2, channels)
+    return grid.transpose(4, 0, 2, 1, 3).reshape(channels, 1, height, width)

@@ -75,6 +75,7 @@ def test_left_padding_changes_nothing_for_the_real_tokens() -> None:
     torch.testing.assert_close(padded[:, pads:], plain, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @torch.no_grad()
 def test_flex_attention_equals_sdpa() -> None:
     """Uncompiled FlexAttention runs on CPU too; the compiled kernel is compared by the GPU benchmark."""
