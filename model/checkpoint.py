@@ -338,14 +338,16 @@ def _factor_problems(name: str, stored: Mapping[str, StoredTensor], factors: Map
 def _fill(places: Mapping[str, Slot], stored: Mapping[str, StoredTensor]) -> None:
     """Copy every stored tensor into its slot, file by file, piece by piece."""
     factors = _factor_names(stored)
+    total = sum(slot.tensor.nbytes for slot in places.values())
+    most_mapped, piece = min(MAPPED_BYTES, total // 10), min(PIECE_BYTES, total // 20)
     for file in sorted({stored[name].file for name in places}):
         handle, mapped = _opened(file), 0
         for name in (name for name in places if stored[name].file == file):
             quantised = name in factors
-            for part, target in _pieces(places[name].tensor, whole=quantised):
+            for part, target in _pieces(places[name].tensor, piece, whole=quantised):
                 # Pages of a mapped file count as ours until it is closed, so open it anew now and then.
                 mapped += target.nbytes
-                if mapped > MAPPED_BYTES:
+                if mapped > most_mapped:
                     handle, mapped = _opened(file), target.nbytes
                 values = handle.get_slice(name)[part] if target.ndim else handle.get_tensor(name)
                 if quantised:
@@ -355,15 +357,15 @@ def _fill(places: Mapping[str, Slot], stored: Mapping[str, StoredTensor]) -> Non
                 del values
 
 
-def _pieces(target: Tensor, *, whole: bool) -> Iterator[tuple[Any, Tensor]]:
-    """Views of `target` along its first axis, none much larger than `PIECE_BYTES`.
+def _pieces(target: Tensor, most: int, *, whole: bool) -> Iterator[tuple[Any, Tensor]]:
+    """Views of `target` along its first axis, none larger than `most` bytes (or one row).
 
     A `whole` matrix is not cut (its factors lie on tiles that a cut could split); a stack of them still is.
     """
-    if target.ndim < (3 if whole else 2) or target.nbytes <= PIECE_BYTES:
+    if target.ndim < (3 if whole else 2) or target.nbytes <= most:
         yield slice(None), target
         return
-    step = max(1, PIECE_BYTES // (target.nbytes // len(target)))
+    step = max(1, most // (target.nbytes // len(target)))
     for start in range(0, len(target), step):
         yield slice(start, start + step), target[start : start + step]
 

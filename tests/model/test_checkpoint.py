@@ -73,8 +73,6 @@ def test_the_merged_layout_stacks_experts_without_a_weight_suffix() -> None:
 
 
 def test_shards_carry_an_index_and_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model.checkpoint.PIECE_BYTES", 1 << 14)
-    monkeypatch.setattr("model.checkpoint.MAPPED_BYTES", 1 << 15)
     monkeypatch.setattr("model.checkpoint.SMALL_BYTES", 1 << 14)
     model = tiny_backbone()
     files = save_backbone(model, tmp_path)
