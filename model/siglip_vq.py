@@ -255,9 +255,10 @@ class SigLIPVQ(nn.Module):
             for name, parameter in tokenizer.named_parameters():
                 if parameter.ndim == 1:
                     parameter.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
-                else:
-                    inputs = parameter[0].numel() if "embedding" not in name else 1
-                    parameter.normal_(0.0, inputs**-0.5, generator=generator)
+                elif "position_embedding" in name:
+                    parameter.normal_(0.0, config.vision_config.initializer_range, generator=generator)
+                else:  # so that every layer keeps the scale of its input
+                    parameter.normal_(0.0, parameter[0].numel() ** -0.5, generator=generator)
         return tokenizer.eval()
 
     def save(self, folder: Path) -> None:
