@@ -63,13 +63,18 @@ class Geometry:
 
     def map_box(self, box: tuple[float, float, float, float]) -> tuple[float, float, float, float] | None:
         """A source box (left, top, right, bottom) in pixels of the output, cut to it; None if outside."""
-        across = self.scaled.width / self.source.width
-        down = self.scaled.height / self.source.height
-        left = min(max(box[0] * across - self.left, 0.0), float(self.output.width))
-        right = min(max(box[2] * across - self.left, 0.0), float(self.output.width))
-        top = min(max(box[1] * down - self.top, 0.0), float(self.output.height))
-        bottom = min(max(box[3] * down - self.top, 0.0), float(self.output.height))
+        left, right = (self._across(x) for x in (box[0], box[2]))
+        top, bottom = (self._down(y) for y in (box[1], box[3]))
         return (left, top, right, bottom) if left < right and top < bottom else None
+
+    def _across(self, x: float) -> float:
+        # Multiplied first, so that the picture's own edges map to whole pixels.
+        return min(max(x * self.scaled.width / self.source.width - self.left, 0.0), float(self.output.width))
+
+    def _down(self, y: float) -> float:
+        return min(
+            max(y * self.scaled.height / self.source.height - self.top, 0.0), float(self.output.height)
+        )
 
 
 def smart_size(size: Size, largest_area: int) -> Size:

@@ -246,6 +246,11 @@ def _ids_of(
     segment: Segment, vocabulary: Vocabulary, tokenizer: TextTokenizer, specials: frozenset[int]
 ) -> Ids:
     if isinstance(segment, Token):
+        if not tokenizer.has_token(segment.name):
+            largest = vocabulary.largest_side
+            raise ValueError(
+                f"the tokenizer has no such token; size tokens go up to {largest} patches a side"
+            )
         token_id = tokenizer.token_id(segment.name)
         if token_id not in specials:
             raise ValueError(f"{segment.name!r} (id {token_id}) is no special token of the vocabulary")
