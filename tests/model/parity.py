@@ -1,17 +1,18 @@
-"""Where the goldens lie, how they are compared, and the table of what was compared."""
+"""How goldens are compared, and the table of what was compared."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = ROOT / os.environ.get("UNIFACTORY_GOLDEN", "../shared/golden")
+from tests.model.goldens import GOLDEN, ROOT
+
+__all__ = ["ROOT", "TABLE", "close", "golden_folder", "numbers", "same", "tensors"]
+
 FLOAT_TOLERANCE = 1e-4
 
 TABLE: list[tuple[str, float]] = []

@@ -50,9 +50,7 @@ def rotate(x: Array, positions: NDArray[Any], channels: int, theta: float) -> Ar
     return out
 
 
-def attention(
-    w: Weights, prefix: str, c: Any, x: Array, positions: NDArray[Any], may: NDArray[np.bool_]
-) -> Array:
+def attention(w: Weights, prefix: str, c: Any, x: Array, positions: NDArray[Any], may: NDArray[np.bool_]) -> Array:
     """x [T, C], may bool [T, T]."""
     rows = x @ w[prefix + "query_key_value.weight"].T
     d, nq, nk = c.head_dim, c.num_attention_heads, c.num_key_value_heads
@@ -177,12 +175,7 @@ def patch_rows(image: NDArray[np.uint8], p: int) -> Array:
     height, width = image.shape[0] // p, image.shape[1] // p
     return np.array(
         [
-            [
-                image[i * p + y, j * p + x, c] / 255 * 2 - 1
-                for c in range(3)
-                for y in range(p)
-                for x in range(p)
-            ]
+            [image[i * p + y, j * p + x, c] / 255 * 2 - 1 for c in range(3) for y in range(p) for x in range(p)]
             for i in range(height)
             for j in range(width)
         ]
@@ -249,12 +242,8 @@ def z_block(w: Weights, p: str, c: Any, x: Array, positions: NDArray[Any], modul
     q, k, v = (normed @ w[f"{p}attention.to_{part}.weight"].T for part in "qkv")
     for h in range(c.n_heads):
         part = slice(h * d, (h + 1) * d)
-        a = z_rotate(
-            rms(q[:, part], w[p + "attention.norm_q.weight"], 1e-5), positions, c.axes_dims, c.rope_theta
-        )
-        b = z_rotate(
-            rms(k[:, part], w[p + "attention.norm_k.weight"], 1e-5), positions, c.axes_dims, c.rope_theta
-        )
+        a = z_rotate(rms(q[:, part], w[p + "attention.norm_q.weight"], 1e-5), positions, c.axes_dims, c.rope_theta)
+        b = z_rotate(rms(k[:, part], w[p + "attention.norm_k.weight"], 1e-5), positions, c.axes_dims, c.rope_theta)
         heads.append(softmax(a @ b.T / np.sqrt(d)) @ v[:, part])
     attended = np.concatenate(heads, 1) @ w[p + "attention.to_out.0.weight"].T
     x = x + np.tanh(gate_a) * rms(attended, w[p + "attention_norm2.weight"], c.norm_eps)

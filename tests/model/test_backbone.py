@@ -23,9 +23,7 @@ def test_logits_and_routes_equal_the_float64_reference() -> None:
     documents = [0] * 7 + [1] * 5
     out = model(IDS, positions, block_causal(12, 4, documents=torch.tensor(documents)), trace=True)
     may = reference.block_causal(12, 4, documents)
-    logits, chosen = reference.backbone(
-        separate(model), model.config, IDS[0].numpy(), positions[0].numpy(), may
-    )
+    logits, chosen = reference.backbone(separate(model), model.config, IDS[0].numpy(), positions[0].numpy(), may)
     assert np.abs(out.logits[0].detach().numpy() - logits).max() < 2e-4 * np.abs(logits).max()
     assert [r.experts.tolist() for r in out.routings] == chosen
 
@@ -47,9 +45,7 @@ def test_a_row_does_not_depend_on_its_batch() -> None:
     model = tiny_backbone()
     other = IDS.flip(1)
     together = model(torch.cat([IDS, other]), mask=block_causal(12, 4)).logits
-    torch.testing.assert_close(
-        together[:1], model(IDS, mask=block_causal(12, 4)).logits, atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(together[:1], model(IDS, mask=block_causal(12, 4)).logits, atol=1e-5, rtol=1e-5)
 
 
 def test_a_later_block_changes_nothing_before_it() -> None:
@@ -186,9 +182,7 @@ def test_a_cached_block_matches_the_reference(golden: tuple[Backbone, dict[str, 
     length = stored["cached_block1.logits"].shape[1]
     cache = BlockCache(model.config, batch=len(ids), capacity=block + length)
     model(ids[:, :block], mask=block_causal(block, block), cache=cache, commit=True)
-    out = model(
-        ids[:, block : block + length], mask=block_causal(block + length, block, queries=length), cache=cache
-    )
+    out = model(ids[:, block : block + length], mask=block_causal(block + length, block, queries=length), cache=cache)
     parity.close("backbone/cached_block1.logits", out.logits, stored["cached_block1.logits"])
 
 

@@ -167,8 +167,7 @@ def test_fp8_without_its_factors_is_named(tmp_path: Path) -> None:
         load_backbone(tmp_path)
     assert str(error.value).splitlines()[1:] == [
         f"  FP8 tensor '{name}' has no factors '{name}_scale_inv' of shape [1, 1]",
-        "  FP8 factors 'model.layers.1.mlp.experts.6.down_proj.weight_scale_inv' have shape [2, 1], "
-        "[1, 1] are needed",
+        "  FP8 factors 'model.layers.1.mlp.experts.6.down_proj.weight_scale_inv' have shape [2, 1], [1, 1] are needed",
     ]
 
 
@@ -177,9 +176,7 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     data = file.read_bytes()
     for length in (len(data) - 100, 1000, 4, 0):
         file.write_bytes(data[:length])
-        with pytest.raises(
-            CheckpointError, match=rf"{re.escape(str(file))}: truncated or damaged .*; fetch it again"
-        ):
+        with pytest.raises(CheckpointError, match=rf"{re.escape(str(file))}: truncated or damaged .*; fetch it again"):
             load_backbone(tmp_path)
 
 
@@ -228,15 +225,11 @@ def test_a_folder_must_hold_one_set_of_weights(tmp_path: Path) -> None:
     assert set(stored_tensors(tmp_path, preferred=("missing.safetensors", "b.safetensors"))) == {"b"}
 
 
-def test_weights_are_not_mixed_with_others_of_the_same_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_are_not_mixed_with_others_of_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_backbone(tiny_backbone(), tmp_path)
     save_backbone(tiny_backbone(1), tmp_path)
     monkeypatch.setattr("model.checkpoint.SMALL_BYTES", 1 << 14)
-    with pytest.raises(
-        CheckpointError, match=r"already holds other weights \(model\.safetensors\); save elsewhere"
-    ):
+    with pytest.raises(CheckpointError, match=r"already holds other weights \(model\.safetensors\); save elsewhere"):
         save_backbone(tiny_backbone(), tmp_path)
 
 
@@ -300,12 +293,8 @@ def test_the_reference_weights_load_in_every_form(tmp_path: Path) -> None:
     model = load_backbone(tmp_path)
     stored = parity.tensors(folder / "forward.safetensors")
     ids, positions, mask = (stored[k] for k in ("input_ids", "position_ids", "block_causal_mask"))
-    parity.close(
-        "backbone/checkpoint.logits", model(ids, positions, mask).logits, stored["block_causal.logits"]
-    )
+    parity.close("backbone/checkpoint.logits", model(ids, positions, mask).logits, stored["block_causal.logits"])
     for layout in ("separate", "merged"):
         save_backbone(model, tmp_path / layout, layout=layout)
         again = load_backbone(tmp_path / layout)
-        parity.close(
-            f"backbone/checkpoint.{layout}", again(ids, positions, mask).logits, stored["block_causal.logits"]
-        )
+        parity.close(f"backbone/checkpoint.{layout}", again(ids, positions, mask).logits, stored["block_causal.logits"])

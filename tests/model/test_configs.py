@@ -92,8 +92,7 @@ def tiny(**changes: object) -> dict[str, object]:
         (tiny(image_token_offset=600), "config: image_token_offset 600 lies outside 1..vocab_size 512"),
         (
             tiny(rope_parameters={"rope_theta": 1e4, "partial_rotary_factor": 0.5}),
-            "config: rope_parameters disagrees with rope_theta / partial_rotary_factor; "
-            "make the spellings equal",
+            "config: rope_parameters disagrees with rope_theta / partial_rotary_factor; make the spellings equal",
         ),
         (
             tiny(rope_parameters={"rope_thta": 1e4, "rope_theta": 600000, "partial_rotary_factor": 0.5}),
@@ -121,9 +120,7 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
 def test_a_tokenizer_whose_parts_do_not_fit_is_refused() -> None:
     values = json.loads(SigLIPVQConfig.tiny().model_dump_json(exclude_none=True))
     values["vq_config"]["latent_channels"] = 49
-    with pytest.raises(
-        ConfigError, match=r"vision_config\.hidden_size 48 must equal vq_config\.latent_channels 49"
-    ):
+    with pytest.raises(ConfigError, match=r"vision_config\.hidden_size 48 must equal vq_config\.latent_channels 49"):
         SigLIPVQConfig.parse(values)
     values["vision_config"]["num_heads"] = 5
     with pytest.raises(ConfigError, match="hidden_size 48 is no multiple of num_heads 5"):

@@ -56,9 +56,7 @@ def test_a_picture_is_32_pixels_per_code_and_depends_on_its_seed_alone(decoder: 
     assert not np.array_equal(pictures[0], pictures[2])
 
 
-def test_turbo_draws_with_as_many_evaluations_as_steps(
-    decoder: ImageDecoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_turbo_draws_with_as_many_evaluations_as_steps(decoder: ImageDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
     distilled = ImageDecoder(decoder.conditioner, decoder.transformer, decoder.autoencoder, "turbo")
     batches: list[int] = []
     velocity = ImageDecoder.velocity
@@ -122,14 +120,10 @@ def test_parts_that_do_not_fit_are_named(decoder: ImageDecoder, folder: Path) ->
     pt = folder / "image_tokenizer" / "sigvq_embedding.pt"
     del state["prior_projector.net.2.bias"]
     torch.save(state, pt)
-    with pytest.raises(
-        CheckpointError, match=r"missing tensor 'prior_projector\.net\.2\.bias' of shape \[32\]"
-    ):
+    with pytest.raises(CheckpointError, match=r"missing tensor 'prior_projector\.net\.2\.bias' of shape \[32\]"):
         ImageDecoder.load(folder)
     pt.unlink()
-    with pytest.raises(
-        CheckpointError, match=r"neither sigvq_embedding\.safetensors nor sigvq_embedding\.pt"
-    ):
+    with pytest.raises(CheckpointError, match=r"neither sigvq_embedding\.safetensors nor sigvq_embedding\.pt"):
         ImageDecoder.load(folder)
     torch.save(decoder.conditioner.state_dict(), pt)
     (folder / "vae" / "config.json").write_text("{")
@@ -176,9 +170,7 @@ def golden(
     here = tmp_path_factory.mktemp("decoder")
     for sub in ("image_tokenizer", "decoder"):
         (here / sub).mkdir()
-    (here / "image_tokenizer" / "sigvq_embedding.safetensors").symlink_to(
-        folder / "sigvq_weights.safetensors"
-    )
+    (here / "image_tokenizer" / "sigvq_embedding.safetensors").symlink_to(folder / "sigvq_weights.safetensors")
     (here / "decoder" / "config.json").symlink_to(folder / "config.json")
     (here / "decoder" / "model.safetensors").symlink_to(folder / "weights.safetensors")
     tiny_autoencoder().save_pretrained(here / "vae")
@@ -199,9 +191,7 @@ def test_conditioning_and_velocities_match_the_reference(golden: Golden) -> None
     grid = stored["token_ids"].view(*facts["grid_hw"]).int().numpy()  # type: ignore[misc]
     condition = decoder.condition(grid)
     parity.close("decoder/sigvq_features", condition[None], stored["sigvq_features"])
-    parity.same(
-        "decoder/token_ids_up2", grid.repeat(2, 0).repeat(2, 1).reshape(1, -1), stored["token_ids_up2"]
-    )
+    parity.same("decoder/token_ids_up2", grid.repeat(2, 0).repeat(2, 1).reshape(1, -1), stored["token_ids_up2"])
     null, latent, t = torch.zeros_like(condition), stored["latent"], stored["t"]
     velocity = decoder.velocity(latent, t, [condition])
     parity.close("decoder/velocity", velocity[0], stored["velocity"])

@@ -112,9 +112,7 @@ def test_training_masks_match_the_reference() -> None:
     stored = parity.tensors(parity.golden_folder("backbone") / "training_masks.safetensors")
     for name, expected in stored.items():
         length, block = (int(part[1:]) for part in name.split("_"))
-        parity.same(
-            f"backbone/training_masks/{name}", noisy_clean(length, block).dense()[0, 0], expected.bool()
-        )
+        parity.same(f"backbone/training_masks/{name}", noisy_clean(length, block).dense()[0, 0], expected.bool())
 
 
 @pytest.mark.golden

@@ -172,9 +172,7 @@ def test_a_tokenizer_that_does_not_fit_its_files_is_refused(tokenizer: SigLIPVQ,
     TINY.model_copy(update={"vq_config": TINY.vq_config.model_copy(update={"num_embeddings": 33})}).write(
         tmp_path / "config.json"
     )
-    with pytest.raises(
-        CheckpointError, match=r"embedding\.weight' has shape \[32, 32\], the model needs \[33, 32\]"
-    ):
+    with pytest.raises(CheckpointError, match=r"embedding\.weight' has shape \[32, 32\], the model needs \[33, 32\]"):
         SigLIPVQ.load(tmp_path)
     PreprocessorConfig(patch_size=16).write(tmp_path / "preprocessor_config.json")
     with pytest.raises(ValueError, match=r"the preprocessor cuts patches of 16 pixels, the tower reads 4"):

@@ -65,9 +65,7 @@ def test_captions_are_learned_from_quantised_features(trained: tuple[SigLIPVQ, l
 def test_the_caption_loss_depends_on_the_picture() -> None:
     """With the pictures of other captions the same stage cannot beat guessing."""
     examples = scenes(48)
-    shuffled = [
-        CaptionedPicture(a.image, b.caption) for a, b in zip(examples, scenes(48, seed=9), strict=True)
-    ]
+    shuffled = [CaptionedPicture(a.image, b.caption) for a, b in zip(examples, scenes(48, seed=9), strict=True)]
     trainer = CodebookTrainer(STAGE)
     for chosen in batches(48, STAGE):
         trainer.step([examples[i] for i in chosen])
