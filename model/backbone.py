@@ -151,9 +151,7 @@ class Backbone(nn.Module):
             if trace:
                 layers.append(x)
             if self.checkpoint_activations and self.training and torch.is_grad_enabled():
-                x, routing = checkpoint(
-                    layer, x, rotation, form, cache, use_reentrant=False, preserve_rng_state=False
-                )
+                x, routing = checkpoint(layer, x, rotation, form, cache, use_reentrant=False, preserve_rng_state=False)
             else:
                 x, routing = layer(x, rotation, form, cache)
             if routing is not None:
@@ -162,11 +160,7 @@ class Backbone(nn.Module):
         logits = self.lm_head(hidden if logits_at is None else hidden[logits_at]).float()
         if cache is not None and commit:
             cache.commit(ids.shape[1])
-        load = (
-            torch.stack([r.load() for r in routings])
-            if routings
-            else ids.new_zeros(0, self.config.num_experts)
-        )
+        load = torch.stack([r.load() for r in routings]) if routings else ids.new_zeros(0, self.config.num_experts)
         seen = ((*layers, hidden), tuple(routings)) if trace else ((), ())
         return BackboneOutput(logits, hidden, load, *seen)
 
@@ -210,14 +204,10 @@ class Backbone(nn.Module):
         else:
             shape = [mask.query.shape[1], mask.key.shape[1]]
         if shape != [queries, keys]:
-            raise ValueError(
-                f"the mask is for {shape[0]} queries x {shape[1]} keys, the step has {queries} x {keys}"
-            )
+            raise ValueError(f"the mask is for {shape[0]} queries x {shape[1]} keys, the step has {queries} x {keys}")
         if isinstance(mask, Tensor):
             return mask.to(device)
-        flex = self.attention_backend == "flex" or (
-            self.attention_backend == "auto" and device.type == "cuda"
-        )
+        flex = self.attention_backend == "flex" or (self.attention_backend == "auto" and device.type == "cuda")
         # Tile lists are built where the tables are, on the CPU as a rule: a few small tensors then move.
         return mask.tiles().to(device) if flex else mask.to(device).dense()
 

@@ -138,8 +138,7 @@ def compare(needed: Mapping[str, Slot], stored: Mapping[str, StoredTensor]) -> l
             lines.append(f"unexpected tensor {name!r} of shape {list(stored[name].shape)}")
         elif stored[name].shape != needed[name].shape:
             lines.append(
-                f"tensor {name!r} has shape {list(stored[name].shape)}, the model needs "
-                f"{list(needed[name].shape)}"
+                f"tensor {name!r} has shape {list(stored[name].shape)}, the model needs {list(needed[name].shape)}"
             )
         elif stored[name].dtype not in DTYPES:
             lines.append(f"tensor {name!r} has type {stored[name].dtype}; readable are {', '.join(DTYPES)}")
@@ -191,6 +190,12 @@ def stored_dtype(stored: Mapping[str, StoredTensor]) -> torch.dtype:
     return max(found or {torch.float32}, key=lambda dtype: (dtype.itemsize, dtype == torch.bfloat16))
 
 
+def read_tensor(stored: StoredTensor) -> Tensor:
+    """The values of one tensor, as stored."""
+    tensor: Tensor = _opened(stored.file).get_tensor(stored.name)
+    return tensor
+
+
 def save_weights(
     module: nn.Module,
     folder: Path,
@@ -240,9 +245,7 @@ def save_weights(
     index = folder / f"{name}.safetensors.index.json"
     index.unlink(missing_ok=True)
     if len(files) > 1:
-        text = json.dumps(
-            {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}, indent=2
-        )
+        text = json.dumps({"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}, indent=2)
         index.write_text(text + "\n", encoding="utf-8")
     return files
 
@@ -399,9 +402,7 @@ def _encoded(group: Mapping[str, Tensor], fp8_experts: bool) -> Iterator[tuple[s
             yield name, tensor.cpu().contiguous()
 
 
-def load_backbone(
-    folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-) -> Backbone:
+def load_backbone(folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Backbone:
     """The backbone of a checkpoint folder, in evaluation mode.
 
     Args:

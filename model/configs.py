@@ -63,9 +63,7 @@ def _explain(cls: type[BaseModel], error: Any) -> str:
     if error["type"] == "extra_forbidden":
         known = {field.alias or name for name, field in _fields_at(cls, error["loc"][:-1]).items()}
         near = difflib.get_close_matches(str(error["loc"][-1]), sorted(known), n=1)
-        hint = (
-            f", did you mean {near[0]!r}?" if near else "; remove it or teach model/configs.py what it means"
-        )
+        hint = f", did you mean {near[0]!r}?" if near else "; remove it or teach model/configs.py what it means"
         return f"unknown field {where!r} (value {error['input']!r}){hint}"
     if error["type"] == "missing":
         return f"field {where!r} is missing; add it, its value is part of the architecture"
@@ -77,9 +75,7 @@ def _explain(cls: type[BaseModel], error: Any) -> str:
 def _fields_at(cls: type[BaseModel], parents: tuple[Any, ...]) -> dict[str, Any]:
     for parent in parents:
         annotation = cls.model_fields[parent].annotation
-        inner = [
-            a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel)
-        ]
+        inner = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel)]
         if not inner:
             return {}
         cls = inner[0]
@@ -189,8 +185,7 @@ class BackboneConfig(ModelConfig):
             ),
             (
                 spoken is not None
-                and (spoken.rope_theta, spoken.partial_rotary_factor)
-                != (self.rope_theta, self.partial_rotary_factor),
+                and (spoken.rope_theta, spoken.partial_rotary_factor) != (self.rope_theta, self.partial_rotary_factor),
                 "rope_parameters disagrees with rope_theta / partial_rotary_factor; make the spellings equal",
             ),
         ]
@@ -233,9 +228,7 @@ class BackboneConfig(ModelConfig):
         )
 
     @classmethod
-    def tiny(
-        cls, vocab_size: int = 512, image_token_offset: int = 384, pad_token_id: int = 0
-    ) -> BackboneConfig:
+    def tiny(cls, vocab_size: int = 512, image_token_offset: int = 384, pad_token_id: int = 0) -> BackboneConfig:
         """A backbone of about 0.2 M parameters for tests and the demo; all parts present, three layers."""
         return cls(
             vocab_size=vocab_size,
@@ -404,9 +397,7 @@ class DecoderConfig(ModelConfig):
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         if self.dim % self.n_heads or sum(self.axes_dims) != self.dim // self.n_heads:
-            raise ValueError(
-                f"axes_dims {self.axes_dims} must sum to dim / n_heads = {self.dim / self.n_heads:g}"
-            )
+            raise ValueError(f"axes_dims {self.axes_dims} must sum to dim / n_heads = {self.dim / self.n_heads:g}")
         if self.n_heads != self.n_kv_heads:
             raise ValueError(f"n_kv_heads {self.n_kv_heads} must equal n_heads {self.n_heads}")
         if self.all_patch_size != (2,) or self.all_f_patch_size != (1,):

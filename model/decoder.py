@@ -144,9 +144,7 @@ class ImageDecoder:
         config = config.model_copy(update={"cap_feat_dim": conditioner.prior_token_embedding.embedding_dim})
         with torch.device("meta"):
             transformer = build_transformer(config)
-        load_weights(
-            transformer, source, device=device, dtype=dtype, preferred=WEIGHT_FILES, rename=released_name
-        )
+        load_weights(transformer, source, device=device, dtype=dtype, preferred=WEIGHT_FILES, rename=released_name)
         with torch.device("meta"):
             autoencoder = build_autoencoder(folder / "vae" / "config.json")
         load_weights(autoencoder, folder / "vae", device=device, dtype=dtype, preferred=WEIGHT_FILES[::-1])
@@ -212,9 +210,7 @@ class ImageDecoder:
         """The picture of a grid: uint8 RGB [32h, 32w, 3]. Arguments as for `latents`."""
         z = self.latents(codes, seed, steps).squeeze(2).to(self.autoencoder.dtype)
         settings = self.autoencoder.config
-        decoded = self.autoencoder.decode(
-            z / settings.scaling_factor + settings.shift_factor, return_dict=False
-        )
+        decoded = self.autoencoder.decode(z / settings.scaling_factor + settings.shift_factor, return_dict=False)
         pixels = (decoded[0][0].float() / 2 + 0.5).clamp(0, 1) * 255
         picture: Pixels = pixels.byte().permute(1, 2, 0).cpu().numpy()
         return picture

@@ -216,9 +216,7 @@ def rebalance(routers: list[Router], load: Tensor, speed: float) -> None:
     """
     experts = routers[0].config.num_experts
     if load.shape != (len(routers), experts):
-        raise ValueError(
-            f"load has shape {tuple(load.shape)}, expected {len(routers)} layers x {experts} experts"
-        )
+        raise ValueError(f"load has shape {tuple(load.shape)}, expected {len(routers)} layers x {experts} experts")
     counts = load.to(torch.float32)
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(counts)

@@ -12,7 +12,7 @@ Attention always runs picture by picture. Memory is bounded by one such portion,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.blank import Conv2d, Embedding, Linear
-from model.checkpoint import load_weights, save_weights
+from model.checkpoint import load_weights, read_tensor, save_weights, stored_dtype, stored_tensors
 from model.configs import PreprocessorConfig, QuantiserConfig, SigLIPVQConfig, VisionConfig
 from model.image_tokenizer import Codes, Grid, Pixels, check_pixels
 
 WEIGHTS = "image_tokenizer"
+WEIGHT_NAMES = (f"{WEIGHTS}.safetensors", "model.safetensors")
 CPU_ROWS = 1024  # bounds memory
 GPU_ROWS = 4096
 VERSION = 1
@@ -63,9 +64,7 @@ class Positions(nn.Module):
             for side in (grid.height, grid.width)
         )
         where = torch.stack(torch.meshgrid(down, across, indexing="ij")[::-1], dim=-1)
-        sampled = F.grid_sample(
-            table, where[None], mode="bilinear", padding_mode="border", align_corners=False
-        )
+        sampled = F.grid_sample(table, where[None], mode="bilinear", padding_mode="border", align_corners=False)
         return sampled[0].flatten(1).T
 
 
@@ -237,13 +236,9 @@ class SigLIPVQ(nn.Module):
         folder = Path(folder)
         if (folder / WEIGHTS / "config.json").is_file():
             folder = folder / WEIGHTS
-        config = SigLIPVQConfig.read(folder / "config.json")
-        preprocessing = folder / "preprocessor_config.json"
-        preprocessor = PreprocessorConfig.read(preprocessing) if preprocessing.is_file() else None
         with torch.device("meta"):
-            tokenizer = cls(config, preprocessor)
-        preferred = (f"{WEIGHTS}.safetensors", "model.safetensors")
-        load_weights(tokenizer, folder, device=device, dtype=dtype, preferred=preferred)
+            tokenizer = cls(*_configs(folder))
+        load_weights(tokenizer, folder, device=device, dtype=dtype, preferred=WEIGHT_NAMES)
         return tokenizer.eval()
 
     @classmethod
@@ -292,16 +287,25 @@ class SigLIPVQ(nn.Module):
         """SHA-256 of configuration, preprocessing, number format and all weights (not of the device)."""
         version = sum(tensor._version for tensor in self.state_dict(keep_vars=True).values())
         if self._digest is None or self._digest[0] != version:
-            self._digest = (version, self._compute_digest())
+            self._digest = (version, self._digest_of(sorted(self.state_dict().items())))
         return self._digest[1]
 
-    def _compute_digest(self) -> str:
+    @classmethod
+    def fingerprint_of(cls, folder: Path) -> str:
+        """The fingerprint of what `load` reads from the tokenizer's own folder, holding one tensor at a time."""
+        with torch.device("meta"):
+            tokenizer = cls(*_configs(folder))
+        stored = stored_tensors(folder, WEIGHT_NAMES)
+        dtype = stored_dtype(stored)
+        return tokenizer._digest_of((name, read_tensor(stored[name]).to(dtype)) for name in sorted(stored))
+
+    def _digest_of(self, tensors: Iterable[tuple[str, Tensor]]) -> str:
         digest = hashlib.sha256(f"{self.name} {VERSION} ".encode())
         digest.update(self.config.model_dump_json().encode())
         digest.update(self.preprocessor.model_dump_json().encode())
-        for name, tensor in sorted(self.state_dict().items()):
+        for name, tensor in tensors:
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
-            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     def encode(self, image: Pixels) -> Codes:
@@ -357,6 +361,12 @@ class SigLIPVQ(nn.Module):
             return check_pixels(image, self.patch)
         except ValueError as problem:
             raise ValueError(f"picture {index} of the batch: {problem}") from None
+
+
+def _configs(folder: Path) -> tuple[SigLIPVQConfig, PreprocessorConfig | None]:
+    config = SigLIPVQConfig.read(folder / "config.json")
+    preprocessing = folder / "preprocessor_config.json"
+    return config, PreprocessorConfig.read(preprocessing) if preprocessing.is_file() else None
 
 
 def _portions(grids: Sequence[Grid], rows: int) -> Iterator[list[int]]:

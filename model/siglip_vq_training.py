@@ -183,9 +183,7 @@ class Captioner(nn.Module):
         before[:, 0] = self.config.vocab_size
         words = self.words(before) + self.places(torch.arange(captions.shape[1]))
         future = nn.Transformer.generate_square_subsequent_mask(captions.shape[1])
-        read = self.decoder(
-            words, memory, tgt_mask=future, memory_key_padding_mask=hidden, tgt_is_causal=True
-        )
+        read = self.decoder(words, memory, tgt_mask=future, memory_key_padding_mask=hidden, tgt_is_causal=True)
         return F.cross_entropy(self.head(read).flatten(0, 1), captions.flatten(), ignore_index=IGNORED)
 
 
