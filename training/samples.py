@@ -45,7 +45,7 @@ def check_fit(folder: Path, vocabulary: Vocabulary) -> Card:
 
 
 def samples(folder: Path, vocabulary: Vocabulary) -> Iterator[TrainingSample]:
-    """Every sample of a shard set, read by stock webdataset; raises UserError before the first if the set does not fit."""
+    """Every sample of a shard set, by stock webdataset; raises UserError before the first if it does not fit."""
     import webdataset
 
     check_fit(folder, vocabulary)
