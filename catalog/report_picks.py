@@ -172,7 +172,7 @@ def pictured(
             for row in _rows(table, wanted, ["failing", *read]):
                 key = row.pop("record_key")
                 failing[key] += row.pop("failing") or []
-                values[key] |= {column: value for column, value in row.items() if value is not None}
+                values[key] |= row
     return {key: _pictured(row, texts, licence, values[key], failing[key], written[key]) for key, row in rows.items()}
 
 
