@@ -37,7 +37,7 @@ _WORDING = fingerprint({"version": 1, "facts": FACTS, "steps": {k: [s[1] for s i
 class MetadataParams(Params):
     """Parameters of `metadata`.
 
-    `text` names the column or field that holds the source's text (null: none), `facts` the measures to tell (see FACTS).
+    `text` names the column or field that holds the source's text (null: none), `facts` the measures to tell, see FACTS.
     `short` tells facts only where there is no text; `long` tells them after it. A text longer than `max_words` is cut.
     """
 
