@@ -22,6 +22,7 @@ from pipeline.annotations import openai as module
 from pipeline.annotations.answers import Answer, keep, stored
 from pipeline.annotations.client import Client
 from pipeline.annotations.openai import OpenAI, sent_jpeg, told_revision
+from pipeline.annotations.prompt import SHIPPED, load_prompt
 from pipeline.media import MediaRef
 from pipeline.operator import Quarantine, Record
 from pipeline.plan import plan_operator
@@ -454,10 +455,12 @@ def test_a_key_in_the_wrong_place_is_not_repeated(server: Server) -> None:
     assert "nodes.cap.params.api_key_env" in str(caught.value)
 
 
-def test_only_what_decides_an_answer_is_in_the_fingerprint(server: Server) -> None:
+def test_only_what_decides_an_answer_is_in_the_fingerprint(server: Server, tmp_path: Path) -> None:
     def of(**changes: Any) -> str:
         return plan_operator("cap", "openai", params(server, **changes), {}, {})[0].fingerprint
 
+    copy = tmp_path / "copy.yaml"
+    copy.write_bytes((SHIPPED / "caption_short.yaml").read_bytes())
     same: list[dict[str, Any]] = [
         {"base_url": "http://127.0.0.1:1/v1"},
         {"concurrency": 9},
@@ -469,6 +472,8 @@ def test_only_what_decides_an_answer_is_in_the_fingerprint(server: Server) -> No
         {"max_requests": 5},
         {"max_total_tokens": 5},
         {"token_limit_name": "max_completion_tokens"},
+        {"prompt": str(copy)},
+        {"prompt": load_prompt(str(copy)).model_dump(by_alias=True)},
     ]
     other: list[dict[str, Any]] = [
         {"into": "x"},
