@@ -460,7 +460,7 @@ def test_only_what_decides_an_answer_is_in_the_fingerprint(server: Server, tmp_p
         return plan_operator("cap", "openai", params(server, **changes), {}, {})[0].fingerprint
 
     copy = tmp_path / "copy.yaml"
-    copy.write_bytes((SHIPPED / "caption_short.yaml").read_bytes())
+    copy.write_text((SHIPPED / "caption_short.yaml").read_text().replace("about: ", "about: Copied. "))
     same: list[dict[str, Any]] = [
         {"base_url": "http://127.0.0.1:1/v1"},
         {"concurrency": 9},
