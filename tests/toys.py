@@ -366,3 +366,25 @@ class Brightness(Measure):
         time.sleep(self.params.slow)
         with Image.open(io.BytesIO(record.read())) as picture:
             return (float(np.asarray(picture.convert("RGB")).mean()),)
+
+
+class ReadsScore(Measure):
+    """Reads the column of another node."""
+
+    name = "toy_reads"
+    version = 1
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Twice the score."""
+        return (Column("double", pa.float64(), "twice the score", 0, 2),)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The score."""
+        return ("score",)
+
+    def process(self, record: Record) -> Sequence[Any]:
+        """Twice the score."""
+        note_call(self.name, record.key)
+        return (2 * record.values["score"],)

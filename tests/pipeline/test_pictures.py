@@ -55,9 +55,7 @@ def png_bomb(side: int) -> bytes:
     line = b"\0" * (1 + side // 8)
     body = b"".join(row.compress(line) for _ in range(side)) + row.flush()
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", body) + png_chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", body) + png_chunk(b"IEND", b"")
 
 
 def webp_with_canvas(side: int) -> bytes:
@@ -257,9 +255,7 @@ def test_a_jpeg_with_stray_bytes_is_whole_but_damaged() -> None:
 
 @given(st.sampled_from(FORMATS), st.integers(1, 30), st.integers(0, 2**32))
 @settings(max_examples=250, deadline=None)
-def test_damaged_bytes_end_in_pixels_or_a_verdict_that_can_be_stored(
-    format: str, count: int, seed: int
-) -> None:
+def test_damaged_bytes_end_in_pixels_or_a_verdict_that_can_be_stored(format: str, count: int, seed: int) -> None:
     data = flip_bytes(encode(SCENE, format), count, seed)
     for look in (read_info, pixels, lambda damaged: decode_noted(damaged, 32)):
         _, reason, message = outcome(look, data)
@@ -442,9 +438,7 @@ def test_every_hostile_file_ends_as_the_table_says() -> None:
     seen = set()
     for line in map(json.loads, manifest):
         path = CORPORA / "hostile" / line["file"]
-        header, decoded = (
-            outcome(look, path.read_bytes()) for look in (read_info, lambda d: decode_noted(d, 384))
-        )
+        header, decoded = (outcome(look, path.read_bytes()) for look in (read_info, lambda d: decode_noted(d, 384)))
         seen.add(path.name)
         assert (header[1], decoded[1]) == HOSTILE.get(path.name, (None, None)), path.name
         assert (getattr(decoded[0], "damage", None) is not None) == (path.name in DAMAGED), path.name
@@ -457,9 +451,7 @@ def test_header_and_decode_agree_on_real_pictures() -> None:
     for line in map(json.loads, (CORPORA / "images" / "manifest.jsonl").read_text().splitlines()):
         data = (CORPORA / "images" / line["file"]).read_bytes()
         info, said = read_info(data), line["image"]
-        assert (info.format, info.mode, info.frames) == (said["format"], said["mode"], said["frames"]), line[
-            "file"
-        ]
+        assert (info.format, info.mode, info.frames) == (said["format"], said["mode"], said["frames"]), line["file"]
         assert {info.width, info.height} == {said["width"], said["height"]}
         assert open_picture(data).size == (info.width, info.height)
         rgb = decode_scaled(data, 64)

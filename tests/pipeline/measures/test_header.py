@@ -79,9 +79,7 @@ def test_sides_are_those_of_the_upright_picture_and_what_was_handled_is_said(tmp
         ("RGB", "AVIF", "", None),
     ],
 )
-def test_stored_modes_are_said(
-    tmp_path: Path, mode: str, format: str, handled: str, bit_depth: int | None
-) -> None:
+def test_stored_modes_are_said(tmp_path: Path, mode: str, format: str, handled: str, bit_depth: int | None) -> None:
     stored = Image.fromarray(scene(40, 30)).convert(mode) if mode != "I;16" else Image.new(mode, (40, 30))
     found = header_of(tmp_path, encode(stored, format))
     assert (found["mode"], found["handled"], found["bit_depth"]) == (mode, handled, bit_depth)
@@ -169,9 +167,7 @@ def test_a_file_that_is_gone_is_no_verdict_on_the_picture(tmp_path: Path) -> Non
         measure("header").process(given_record)
 
 
-@given(
-    st.sampled_from(["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"]), st.integers(1, 12), st.integers(0, 2**32)
-)
+@given(st.sampled_from(["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"]), st.integers(1, 12), st.integers(0, 2**32))
 @settings(max_examples=100, deadline=None)
 def test_whatever_a_damaged_header_says_lies_within_the_contract(
     tmp_path_factory: pytest.TempPathFactory, format: str, count: int, seed: int

@@ -54,9 +54,7 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "5 % cut from each side": lambda image: cropped(image, 0.05),
     "10 % cut from each side": lambda image: cropped(image, 0.10),
     "quality 30": lambda image: rewritten(image, 30),
-    "a quarter of the size": lambda image: image.resize(
-        (max(1, image.width // 4), max(1, image.height // 4))
-    ),
+    "a quarter of the size": lambda image: image.resize((max(1, image.width // 4), max(1, image.height // 4))),
     "mirrored": ImageOps.mirror,
     "mirrored, 5 % cut": lambda image: ImageOps.mirror(cropped(image, 0.05)),
     "a band over the lowest 15 %": banded,

@@ -140,9 +140,7 @@ def test_figures_lie_within_their_declared_ranges(
     assert all(isinstance(value, float) for value in list(found.values())[:9])
 
 
-@pytest.mark.parametrize(
-    ("height", "width"), [(256, 256), (3000, 2000), (10, 10), (1, 5000), (5000, 1), (100, 900)]
-)
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (3000, 2000), (10, 10), (1, 5000), (5000, 1), (100, 900)])
 def test_the_analysis_picture_has_a_fixed_area(height: int, width: int) -> None:
     found = analysis_size(height, width)
     assert min(found) >= 16

@@ -70,10 +70,7 @@ def test_without_a_table_it_is_missing_and_invents_nothing(tmp_path: Path) -> No
     made = measure("scores", **CONTRACT)
     assert made.missing == "no table of scores is given for 'artimuse'"
     assert made.process(record(digest="a")) == (None,)
-    assert (
-        measure("scores", table=table(tmp_path, {"digest": ["a"], "score": [1.0]}), **CONTRACT).missing
-        is None
-    )
+    assert measure("scores", table=table(tmp_path, {"digest": ["a"], "score": [1.0]}), **CONTRACT).missing is None
 
 
 def test_the_fingerprint_follows_the_bytes_of_the_table(tmp_path: Path) -> None:
@@ -112,9 +109,7 @@ def test_a_table_rewritten_in_place_gets_another_fingerprint(tmp_path: Path) -> 
         ({"digest": ["a"], "score": ["high"]}, "cannot be read as a table of scores"),
     ],
 )
-def test_a_table_that_breaks_the_contract_is_refused(
-    tmp_path: Path, columns: dict[str, Any], complaint: str
-) -> None:
+def test_a_table_that_breaks_the_contract_is_refused(tmp_path: Path, columns: dict[str, Any], complaint: str) -> None:
     path = table(tmp_path, columns)
     with pytest.raises(UserError) as caught:
         measure("scores", table=path, **CONTRACT)
@@ -137,9 +132,7 @@ def test_a_table_that_is_not_there_is_a_mistake_of_the_user(tmp_path: Path) -> N
         made.setup()
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"low": 100}, {"high": float("inf")}, {"name": "Arti Muse"}, {"key": "path"}]
-)
+@pytest.mark.parametrize("wrong", [{"low": 100}, {"high": float("inf")}, {"name": "Arti Muse"}, {"key": "path"}])
 def test_parameters_that_make_no_contract_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         load_operator("scores").build({**CONTRACT, **wrong})
