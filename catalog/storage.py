@@ -198,6 +198,11 @@ class ObjectStore:
 
         self.uri = uri.rstrip("/")
         self.options = _with_plain_http(options or _options_from_environment())
+        if "AWS_ACCESS_KEY_ID" not in self.options:
+            raise UserError(
+                f"{uri}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                " (and AWS_ENDPOINT_URL for a server other than AWS)"
+            )
         self._store = S3Store.from_url(self.uri, config=_s3_config(self.options), client_options=_client(self.options))
 
     def read(self, name: str) -> bytes:
@@ -257,8 +262,15 @@ class ObjectStore:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """The right to write: an object put only if absent, renewed while held, taken over once it is stale."""
+        from obstore.exceptions import BaseError
+
         from catalog.lease import hold_lease
 
+        try:
+            self.exists("store.json")
+        except BaseError as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{self.uri}: cannot be reached: {reason}") from None
         with hold_lease(self._store, "lock", f"{socket.gethostname()} process {os.getpid()}", self.LEASE, self.uri):
             yield
 

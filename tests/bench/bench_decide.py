@@ -100,7 +100,19 @@ def run(rows: int = 1_000_000, most: int = 10_000_000) -> list[Figure]:
         large = apart("tests.bench.bench_decide", "decide", folder)
     worst = max(seconds.values())
     return [
-        figure("decide_1m_s", [worst], "s", 30, rows, "none", True, 1, by_input={k: round(v, 1) for k, v in seconds.items()}),
+        figure(
+            "decide_1m_s",
+            [worst],
+            "s",
+            30,
+            rows,
+            "none",
+            True,
+            1,
+            by_input={k: round(v, 1) for k, v in seconds.items()},
+        ),
         figure("decide_1m_mb", [max(peaks.values())], "MB", 1500, rows, "none", True, 0),
-        figure("decide_10m_mb", [large["own_peak_mb"]], "MB", 2500, most, "none", True, 0, seconds=round(large["seconds"])),
-    ]  # fmt: skip
+        figure(
+            "decide_10m_mb", [large["own_peak_mb"]], "MB", 2500, most, "none", True, 0, seconds=round(large["seconds"])
+        ),
+    ]

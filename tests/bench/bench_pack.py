@@ -29,12 +29,14 @@ TOKENS = 600
 RECIPE = {
     "version": 1,
     "corpus": "packing",
-    "sources": {"lines": {"kind": "jsonl", "manifest": "lines.jsonl", "map": {"id": "id", "text": "text", "licence": "licence"}}},
+    "sources": {
+        "lines": {"kind": "jsonl", "manifest": "lines.jsonl", "map": {"id": "id", "text": "text", "licence": "licence"}}
+    },
     "nodes": {
         "encode": {"encode": "text_to_image", "params": {"prompt": "text", "resolution": 256}},
         "shards": {"pack": "webdataset", "needs": ["encode"], "shard_samples": 2000},
     },
-}  # fmt: skip
+}
 
 
 def _outcomes(flow: Flow, encode: Encode) -> pa.Table:
