@@ -103,6 +103,8 @@ class Metadata(Measure):
 
 def clean(text: str) -> str:
     """The text in NFC on one line, single spaces, without control and invisible formatting characters."""
+    if text.isascii() and text.isprintable():
+        return " ".join(text.split())
     kept = (char for char in unicodedata.normalize("NFC", text) if char.isspace() or not _invisible(char))
     return " ".join("".join(kept).split())
 
