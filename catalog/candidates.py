@@ -29,7 +29,6 @@ _MOST_GATHERED = 2_000_000
 _FIRST_DISTANCES = (2, 4)
 
 
-
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """Pairs to compare [pairs]: `other` comes before `row` in the order.
@@ -294,10 +293,10 @@ class _Walk:
             leader = self._expected[candidate] if leader == UNDECIDED else leader
             if wanted is None and self._open(row, leader):
                 wanted = leader
-            if not self._kin(row, leader) and self._known(row, leader) is not False:
-                if self._known(row, leader) or hopeful:
-                    expected = leader
-                    break
+            same = False if self._kin(row, leader) else self._known(row, leader)
+            if same or (same is None and hopeful):
+                expected = leader
+                break
         self.fate[row], self._expected[row] = UNDECIDED, expected
         if wanted is not None:
             self.wanted.append((row, wanted))

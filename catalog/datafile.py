@@ -31,13 +31,18 @@ def encode_parquet(rows: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
+def file_digest(data: bytes) -> str:
+    """What of a data file's bytes stands in its name."""
+    return key_of(data)[:20]
+
+
 def write_file(storage: Storage, table: str, key: str, bucket: str, rows: pa.Table, tag: str) -> DataFile:
     """Write one data file whose rows are sorted by `key`, under a name made of its bytes and a tag of the run.
 
     The tag keeps a file written again after `retry` from replacing one that an older version still points to.
     """
     data = encode_parquet(rows)
-    path = f"bucket={bucket}/{tag}-{key_of(data)[:20]}.parquet"
+    path = f"bucket={bucket}/{tag}-{file_digest(data)}.parquet"
     storage.write(f"tables/{table}/{path}", data)
     keys = rows.column(key)
     return DataFile(path, bucket, rows.num_rows, len(data), keys[0].as_py(), keys[-1].as_py())

@@ -23,26 +23,29 @@ ROWS_A_FILE = 250_000
 
 
 class Table:
-    """One table of a store. Rows are unique by `key` unless `unique` is False; `sort` orders rows of equal key."""
+    """One table of a store. Rows are unique by `key` unless `unique` is False; `sort` orders rows of equal key.
+
+    Without a declared schema the table must exist, and has the schema it was made with.
+    """
 
     def __init__(
         self,
         storage: Storage,
         name: str,
-        schema: pa.Schema,
+        schema: pa.Schema | None,
         key: str,
         key_chars: int,
         unique: bool = True,
         sort: Sequence[str] = (),
     ) -> None:
         self.name = name
-        self.schema = schema
         self.key = key
+        self._schema = schema
         self._storage = storage
         self._key_chars = key_chars
         self._unique = unique
         self._sort = [key, *sort]
-        self._uri = storage.table_uri(f"tables/{name}")
+        self.uri = storage.table_uri(f"tables/{name}")
         self._delta: DeltaTable | None = None
         self._files: dict[int, list[DataFile]] = {}
         self._opened = False
@@ -52,11 +55,21 @@ class Table:
     def _open(self) -> DeltaTable | None:
         if not self._opened:
             try:
-                self._delta = DeltaTable(self._uri, storage_options=self._storage.options or None)
+                self._delta = DeltaTable(self.uri, storage_options=self._storage.options or None)
             except TableNotFoundError:
                 self._delta = None
             self._opened = True
         return self._delta
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns inside the data files."""
+        if self._schema is None:
+            delta = self._open()
+            assert delta is not None, f"table {self.name} does not exist"
+            stored = pa.schema(delta.schema().to_arrow())
+            self._schema = pa.schema([column for column in stored if column.name != "bucket"])
+        return self._schema
 
     @property
     def version(self) -> int | None:
@@ -73,7 +86,7 @@ class Table:
         if version not in self._files:
             delta = self._delta if version == newest else None
             if delta is None:
-                delta = DeltaTable(self._uri, version=version, storage_options=self._storage.options or None)
+                delta = DeltaTable(self.uri, version=version, storage_options=self._storage.options or None)
             self._files[version] = self._listed(delta)
         found = self._files[version]
         return found if bucket is None else [file for file in found if file.bucket == bucket]
@@ -82,17 +95,10 @@ class Table:
         actions = pa.table(delta.get_add_actions(flatten=True))
         if actions.num_rows == 0:
             return []
-        columns = [
-            actions.column(name).to_pylist()
-            for name in (
-                "path",
-                "partition.bucket",
-                "num_records",
-                "size_bytes",
-                f"min.{self.key}",
-                f"max.{self.key}",
-            )
-        ]
+        # The key is the only column with statistics.
+        least, greatest = (next(n for n in actions.schema.names if n.startswith(side)) for side in ("min.", "max."))
+        names = ("path", "partition.bucket", "num_records", "size_bytes", least, greatest)
+        columns = [actions.column(name).to_pylist() for name in names]
         return sorted((DataFile(*row) for row in zip(*columns, strict=True)), key=lambda file: file.path)
 
     def rows(self, version: int | None = None) -> int:
@@ -104,7 +110,7 @@ class Table:
     ) -> pl.LazyFrame:
         """A lazy frame over a version; an empty one with the declared columns while there are no rows."""
         names = list(columns) if columns is not None else self.schema.names
-        paths = [f"{self._uri}/{file.path}" for file in self.files(version, bucket)]
+        paths = [f"{self.uri}/{file.path}" for file in self.files(version, bucket)]
         if not paths:
             return pl.DataFrame(pl.from_arrow(self.schema.empty_table())).lazy().select(names)
         return pl.scan_parquet(
@@ -180,7 +186,7 @@ class Table:
         wanted = gone.select(self.key)
         for file in self.files():
             frame = pl.read_parquet(
-                f"{self._uri}/{file.path}",
+                f"{self.uri}/{file.path}",
                 hive_partitioning=False,
                 storage_options=self._storage.options or None,
             )
@@ -205,7 +211,7 @@ class Table:
         """Make the table exist, empty."""
         if self._open() is None:
             self._delta = DeltaTable.create(
-                self._uri,
+                self.uri,
                 schema=self.schema.append(pa.field("bucket", pa.string())),
                 partition_by=["bucket"],
                 mode="ignore",

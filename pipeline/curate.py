@@ -50,6 +50,8 @@ class Finished:
     final: dict[str, int]
     timings: dict[str, NodeTiming]
     sets: dict[str, str] = field(default_factory=dict)
+    embedded: tuple[str, ...] = ()
+    """Parts that stand in for the real model."""
 
 
 @dataclass
@@ -62,6 +64,8 @@ class Run:
     engine: Callable[[], Engine]
     progress: Progress
     accept_removals: bool = False
+    sample: int | None = None
+    """Only so many rows of each source, those of lowest hash: for a probe."""
 
     def __post_init__(self) -> None:
         self.corpus = self.plan.recipe.corpus
@@ -77,7 +81,7 @@ class Run:
         """Do it all; raises UserError for what the user can mend."""
         try:
             advance = self.progress.start(INGEST, None)
-            ingest(self.store, self.plan.recipe, self.root, self.tag, advance, self.accept_removals)
+            ingest(self.store, self.plan.recipe, self.root, self.tag, advance, self.accept_removals, self.sample)
             self._log("started")
             for name in self.plan.recipe.order:
                 self.flow.forget()
@@ -99,7 +103,7 @@ class Run:
         }
         self.store.append_log("runs", schemas.RUNS, [row], self.tag)
 
-    # -- nodes --------------------------------------------------------------------------------------------------------
+    # -- nodes -----------------------------------------------------------------------------------------------------
 
     def _run(self, node: PlannedNode) -> None:
         if isinstance(node.node, PackNode):
@@ -108,26 +112,33 @@ class Run:
             self._decide(node)
         elif node.missing is None:
             assert node.runs is not None
+            self.adopt(node.name, self.flow.outcome(node.name))
             if isinstance(node.runs.operator, Merger):
-                units = self._groups(node)
+                groups = list(self._groups(node))
+                total = sum(rows.num_rows for _, rows in groups)
+                self.operate(node.name, node.runs, node.node, total, iter(groups))
             else:
-                units = self._missing_rows(node)
-            self.operate(node.name, node.runs, node.node, units)
+                total = sum(len(self.flow.missing(node.name, bucket)) for bucket in self.flow.buckets)
+                self.operate(node.name, node.runs, node.node, total, self._missing_rows(node))
             if isinstance(node.node, (ExpandNode, MergeNode)):
                 self._bear(node)
 
     def operate(
-        self, name: str, runs: PlannedOperator, node: OperatorNode | None, buckets: Iterator[tuple[str, pa.Table]]
+        self,
+        name: str,
+        runs: PlannedOperator,
+        node: OperatorNode | None,
+        total: int,
+        buckets: Iterator[tuple[str, pa.Table]],
     ) -> None:
-        """Run an operator over rows that have no outcome yet."""
+        """Run an operator over `total` rows that have no outcome yet; they are drawn bucket by bucket."""
         table = self.flow.outcome_table(runs)
-        rows = [(bucket, some) for bucket, some in buckets]
-        total = sum(some.num_rows for _, some in rows)
         if not total:
             return
         refused = runs.operator.refuse(total)
         if refused is not None:
             raise UserError(f"node {name}: {refused}")
+        runs.operator.preflight(self.store.storage)
         storage = self.store.storage
         task = Task(
             node=name,
@@ -158,7 +169,7 @@ class Run:
             self._engine,
             task,
             outcome_schema(runs.operator),
-            cutter.units(iter(rows)),
+            cutter.units(buckets),
             cutter,
             commit,
             self.progress.start(name, total),
@@ -188,8 +199,6 @@ class Run:
             self.flow.forget()
 
     def _missing_rows(self, node: PlannedNode) -> Iterator[tuple[str, pa.Table]]:
-        assert node.runs is not None
-        self.adopt(node.name, self.flow.outcome(node.name))
         columns = ["media", "fields", *[column for column in node.reads if column not in ("media", "fields")]]
         for bucket in self.flow.buckets:
             keys = self.flow.missing(node.name, bucket)
@@ -203,7 +212,6 @@ class Run:
         assert isinstance(node.runs.operator, Merger)
         by = node.runs.operator.group_by
         table = self.flow.outcome(node.name)
-        self.adopt(node.name, table)
         columns = ["media", "fields", *[column for column in node.reads if column not in ("media", "fields")]]
         frames = [self.flow.frame(node.name, bucket, columns) for bucket in self.flow.buckets]
         frame = group_members(pl.concat(frames), by)
@@ -232,7 +240,15 @@ class Run:
 
     def _decide(self, node: PlannedNode) -> None:
         advance = self.progress.start(node.name, None)
-        self.flow.verdicts(node.name).sync(decide(self, node, advance), self.tag)
+        table = self.flow.verdicts(node.name)
+        table.sync(decide(self, node, advance), self.tag)
+        undecided = table.scan(["state", "reason"]).filter(pl.col("state") == "undecided").collect()
+        if undecided.height:
+            rule = undecided["reason"].drop_nulls().mode().sort().to_list()
+            raise UserError(
+                f"node {node.name}: {undecided.height} records undecided: {rule[0] if rule else 'a rule'} reads null; "
+                "say on_null: drop, keep or quarantine, or add a rule before it"
+            )
 
     def _pack(self, node: PlannedNode) -> None:
         newest = self.store.snapshot()
@@ -240,7 +256,7 @@ class Run:
         packed = pack(self.store, self.flow, node.name, before, self.tag, self.progress.start(node.name, None))
         self.sets = packed.sets
 
-    # -- the end --------------------------------------------------------------------------------------------------------
+    # -- the end ---------------------------------------------------------------------------------------------------
 
     def _finish(self) -> Finished:
         books, final = self._close_books()
@@ -262,7 +278,8 @@ class Run:
         for split, card in self.sets.items():
             current_card(self.store, self.corpus, split, card)
         self._log("finished")
-        return Finished(self.corpus, snapshot.number, books, final, self.timings, self.sets)
+        embedded = sorted({name for node in self.plan.nodes.values() for name in _embedded(node)})
+        return Finished(self.corpus, snapshot.number, books, final, self.timings, self.sets, tuple(embedded))
 
     def _tables(self) -> list[Table]:
         store = self.store
@@ -312,6 +329,11 @@ class Run:
             ((bucket, frame.filter(pl.col("row_key").str.starts_with(bucket))) for bucket in self.store.buckets),
             self.tag,
         )
+
+
+def _embedded(node: PlannedNode) -> list[str]:
+    operator = node.runs.operator if node.runs else None
+    return list(operator.embedded) if operator is not None else []
 
 
 def _arrow(frame: pl.DataFrame) -> pa.Table:

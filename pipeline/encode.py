@@ -92,6 +92,12 @@ class Encode(Measure):
         }
 
     @property
+    def embedded(self) -> tuple[str, ...]:
+        """The tokenizers that are stand-ins."""
+        kinds = self.card_parts()["tokenizers"].values()
+        return tuple(kind["name"] for kind in kinds if kind["embedded"])
+
+    @property
     def loads_model(self) -> bool:  # type: ignore[override]
         """A tokenizer that is not embedded is a model."""
         return self.params.image_tokenizer != "patch-vq"

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from heapq import nsmallest
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from catalog.store import Store
 from pipeline.media import MediaReader, MediaRef
 from pipeline.recipe import INGEST, Recipe
 from pipeline.sources.base import SourceRow
+from pipeline.sources.fetch import fetch
+from pipeline.sources.urls import UrlList
 
 CHUNK = 4096
 MOST_REMOVED = 0.1
@@ -53,15 +56,22 @@ def ingest(
     tag: str,
     advance: Callable[[int], None],
     accept_removals: bool = False,
+    sample: int | None = None,
 ) -> Ingested:
-    """Bring the records of a corpus in line with its sources; raises UserError for a source that cannot be used."""
+    """Bring the records of a corpus in line with its sources; raises UserError for a source that cannot be used.
+
+    With `sample` only so many rows of each source count, those of lowest hash, which makes it a fair one.
+    """
     digests = _Digests(store, root, tag)
     table = store.records(recipe.corpus)
     rows = quarantined = 0
     with tempfile.TemporaryDirectory(prefix="unifactory-") as folder:
         spill = _Spill(Path(folder), store)
         for name, source in recipe.sources.items():
-            for found in _chunks(source.rows(root)):
+            stream = source.rows(root)
+            if isinstance(source, UrlList):
+                stream = fetch(stream, store.storage, source)
+            for found in _chunks(stream if sample is None else iter(nsmallest(sample, stream, key=_row_hash))):
                 chunk = digests.fill(found)
                 spill.add([_record(name, row) for row in chunk], rows)
                 rows += len(chunk)
@@ -77,6 +87,10 @@ def ingest(
 def _chunks(rows: Iterator[SourceRow]) -> Iterator[list[SourceRow]]:
     while chunk := list(islice(rows, CHUNK)):
         yield chunk
+
+
+def _row_hash(row: SourceRow) -> str:
+    return key_of(b"sample", canonical(row.fields), row.raw, *(ref.path.encode() for ref in row.media))
 
 
 def _record(source: str, row: SourceRow) -> dict[str, Any]:
@@ -188,6 +202,7 @@ class _Digests:
     def fill(self, rows: list[SourceRow]) -> list[SourceRow]:
         """Rows with the digests of their media; a medium that cannot be read makes its row a bad one."""
         wanted = [(i, ref) for i, row in enumerate(rows) if row.problem is None for ref in row.media]
+        wanted = [(i, ref) for i, ref in wanted if ref.digest is None]
         if not wanted:
             return rows
         stats = [self._stat(ref) for _, ref in wanted]
@@ -204,6 +219,9 @@ class _Digests:
             self.read += len(todo)
         filled = list(rows)
         media: dict[int, list[MediaRef]] = {}
+        for i, row in enumerate(rows):
+            if any(ref.digest is not None for ref in row.media):
+                media[i] = [ref for ref in row.media if ref.digest is not None]
         for (i, ref), digest, (length, _) in zip(wanted, found, stats, strict=True):
             assert digest is not None
             if len(digest) == 64:

@@ -199,7 +199,7 @@ def _write(
     generations: dict[tuple[str, int], int],
     advance: Callable[[int], None],
 ) -> _Written:
-    """Write the tars of `todo`. Heavy columns go through one local file a tar, so that memory holds one tar at a time."""
+    """Write the tars of `todo`. Heavy columns go through local files, so that memory holds one tar at a time."""
     shards: dict[tuple[str, int, int], WrittenShard] = {}
     rows = [
         todo.clear()

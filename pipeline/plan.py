@@ -15,7 +15,7 @@ from catalog.columns import Column
 from catalog.decisions import Decision, Duplicates, Licence, Quota, Route, Rules, Split
 from catalog.errors import UserError
 from catalog.keys import fingerprint
-from catalog.rules import SKIP, Condition, OnNull, check_ranges, parse
+from catalog.rules import SKIP, Condition, OnNull, check_ranges, check_types, parse
 from pipeline.operator import Expander, Measure, Merger, Operator, load_operator
 from pipeline.recipe import INGEST, AnyNode, EncodeNode, OperatorNode, PackNode, Recipe, dep
 
@@ -118,7 +118,10 @@ def _resolve_node(recipe: Recipe, name: str, planned: dict[str, PlannedNode]) ->
         return PlannedNode(name, node, "pack", fingerprint([node.model_dump(mode="json"), upstream]))
     visible = _visible(recipe, name, planned)
     if isinstance(node, OperatorNode):
-        return _resolve_operator_node(name, node, planned, visible)
+        resolved = _resolve_operator_node(name, node, planned, visible)
+        if resolved.runs is not None and resolved.runs.operator.needs_network and not node.network:
+            raise UserError(f"nodes.{name}: {resolved.runs.op} uses the network; write `network: true` at the node")
+        return resolved
     assert isinstance(node, Decision)
     return _resolve_decision(name, node, planned, visible)
 
@@ -244,6 +247,7 @@ def _resolve_decision(
         parsed = parse(sql, where)
         for column in parsed.columns:
             need(column, where)
+        check_types(parsed, contracts, where)
         check_ranges(parsed, contracts, where)
         if not parsed.checked:
             notes.append(f"{where}: not range-checked: {sql}")

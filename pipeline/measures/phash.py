@@ -1,8 +1,8 @@
 """Perceptual hashes of 64 bits: of the whole picture, of its mirror image, and of windows of it.
 
 The definition is the common one (`imagehash.phash`): the picture's grey values on 32 x 32 cells, their
-two-dimensional DCT, the 8 x 8 lowest frequencies, one bit each: above their median or not. Ours averages areas
-where the library resamples with a Lanczos filter, so its hashes differ from ours by a few bits.
+two-dimensional DCT, the 8 x 8 lowest frequencies, one bit each: above their median or not. Ours averages
+areas where the library resamples with a Lanczos filter, so its hashes differ from ours by a few bits.
 
 Windows find cropped copies: the hash of a crop is close to the hash of the same window of the original. So
 candidates are
@@ -36,7 +36,7 @@ CELLS = 32
 FREQUENCIES = 8
 
 CENTRE_WINDOWS = (0.96, 0.92, 0.88, 0.84, 0.80)
-"""Share of each side that a centre window keeps: cuts of 2 to 10 % a side, and close enough for those in between."""
+"""Share of each side that a centre window keeps: cuts of 2 to 10 % a side, and those in between."""
 
 BAND = 0.15
 """Share of the height that the last two windows leave out."""
@@ -82,6 +82,14 @@ def hash_picture(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Hashes | None:
     import cv2
 
     return hash_grey(cv2.cvtColor(decode_scaled(data, GRID, limits), cv2.COLOR_RGB2GRAY))
+
+
+def hash_distance(a: Hashes, b: Hashes) -> int:
+    """The smallest number of differing bits over all comparisons that make candidates (see above)."""
+    pairs = [(a.full, b.full), (a.full, b.mirror), *zip(a.windows[-2:], b.windows[-2:], strict=True)]
+    for one, other in ((a, b), (b, a)):
+        pairs += [(hash_, window) for window in other.windows for hash_ in (one.full, one.mirror)]
+    return min(((left ^ right) & 0xFFFF_FFFF_FFFF_FFFF).bit_count() for left, right in pairs)
 
 
 def windows() -> list[tuple[float, float, float, float]]:

@@ -139,7 +139,7 @@ def analysis_grey(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
     height, width = analysis_size(*rgb.shape[:2])
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-    # To twice the size, then halved: as even as area averaging and twice as quick, while there is little to average.
+    # To twice the size, then halved: as even as area averaging and twice as quick, for small ratios.
     much = rgb.shape[0] * rgb.shape[1] > 16 * height * width
     double = cv2.resize(
         grey, (2 * width, 2 * height), interpolation=cv2.INTER_AREA if much else cv2.INTER_LINEAR
@@ -199,7 +199,7 @@ def _flat_share(grey: NDArray[np.uint8]) -> float:
     # The kernel's anchor is its element 4, 4: sampled there, it covers exactly one block.
     centres = (slice(BLOCK // 2, height, BLOCK), slice(BLOCK // 2, width, BLOCK))
     spread = cv2.dilate(grey, kernel)[centres] - cv2.erode(grey, kernel)[centres]
-    return float(np.count_nonzero(spread <= FLAT_RANGE)) / spread.size
+    return float(np.count_nonzero(spread <= FLAT_RANGE) / spread.size)
 
 
 class PixelsParams(Params):
@@ -212,8 +212,8 @@ class PixelsParams(Params):
 class Pixels(Measure):
     """Sharpness, exposure, contrast, colour, entropy, borders, flat areas and hashes, from one scaled decode.
 
-    Quarantines what cannot be decoded to its end (`truncated image`, `broken image`); a picture that is all there
-    although the decoder complained is measured, and `damaged`.
+    Quarantines what cannot be decoded to its end (`truncated image`, `broken image`); a picture that is all
+    there although the decoder complained is measured, and `damaged`.
     """
 
     name = "pixels"

@@ -80,7 +80,7 @@ class SeenIds:
 
     def add(self, ids: list[tuple[str | None, int]]) -> list[int | None]:
         """For each (id, position) the position of the same id's first appearance, None where this is it."""
-        digests = [value and blake2b(value.encode(), digest_size=16).digest() for value, _ in ids]
+        digests = [_digest(value) for value, _ in ids]
         first_here: dict[bytes, int] = {}
         for digest, (_, position) in zip(digests, ids, strict=True):
             if digest:
@@ -106,3 +106,7 @@ class SeenIds:
             run = self._runs.pop().joined(run)
         if len(run.high):
             self._runs.append(run)
+
+
+def _digest(value: str | None) -> bytes | None:
+    return None if value is None else blake2b(value.encode(), digest_size=16).digest()

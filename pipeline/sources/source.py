@@ -10,10 +10,13 @@ from pydantic import Field, TypeAdapter
 from pipeline.sources.base import BadRow, Source, SourceRow
 from pipeline.sources.folder import Folder
 from pipeline.sources.jsonl import Jsonl
+from pipeline.sources.parquet import Parquet
+from pipeline.sources.urls import UrlList
+from pipeline.sources.webdataset import WebDataset
 
 __all__ = ["BadRow", "Source", "SourceConfig", "SourceRow", "load_sources"]
 
-SourceConfig = Annotated[Jsonl | Folder, Field(discriminator="kind")]
+SourceConfig = Annotated[Jsonl | Folder | WebDataset | Parquet | UrlList, Field(discriminator="kind")]
 """One source as a recipe writes it; the recipe's key for it is its name."""
 
 

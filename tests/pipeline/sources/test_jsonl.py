@@ -67,7 +67,7 @@ BAD_LINES: list[tuple[str, bytes, str]] = [
     ("path leaves the root", line(file="../../outside.jpg"), '"../../outside.jpg" leads outside the root'),
     ("path leaves the root", line(file="files/../../.."), '"files/../../.." leads outside the root'),
     ("path leaves the root", line(file="link.jpg"), '"link.jpg" is a link that leads outside the root'),
-    ("path leaves the root", line(file="up/outside.jpg"), '"up/outside.jpg" leads outside the root through a link'),
+    ("path leaves the root", line(file="up/x.jpg"), '"up/x.jpg" leads outside the root through a link'),
     ("missing file", line(file="files/b.jpg"), 'the file "files/b.jpg" does not exist'),
     ("missing file", line(file="files/a.jpg/b"), 'the file "files/a.jpg/b" does not exist'),
     ("missing file", line(file="dangling.jpg"), 'the file "dangling.jpg" does not exist'),
@@ -263,7 +263,10 @@ def test_an_endless_line_is_refused_before_it_fills_the_memory(root: Path, monke
         list(make("jsonl", **CONFIG).rows(root))
 
 
-@given(data=st.lists(st.sampled_from([b"a", b"bc", b"\n", b"\r\n", b"\n\n"])).map(b"".join), block=st.integers(1, 9))
+@given(
+    data=st.lists(st.sampled_from([b"a", b"bc", b"\n", b"\r\n", b"\n\n"])).map(b"".join),
+    block=st.integers(1, 9),
+)
 def test_lines_are_cut_as_python_cuts_them(tmp_path_factory: pytest.TempPathFactory, data: bytes, block: int) -> None:
     path = tmp_path_factory.getbasetemp() / "lines"
     path.write_bytes(data)
@@ -292,6 +295,7 @@ def test_a_wrong_configuration_is_refused(config: dict[str, Any], message: str) 
         make("jsonl", **{**CONFIG, **config})
 
 
+@pytest.mark.corpora
 def test_the_sample_corpora_read_without_a_bad_line() -> None:
     corpora = Path(__file__).parents[4] / "shared" / "corpora"
     if not corpora.is_dir():
