@@ -83,6 +83,11 @@ class Metadata(Measure):
         """See docs/annotations.md."""
         return annotation_columns(self.params.into)
 
+    @property
+    def embedded(self) -> tuple[str, ...]:
+        """It stands in for a model that looks."""
+        return (LABEL,)
+
     def fingerprint_parts(self) -> dict[str, Any]:
         """The wording, which decides the sentence."""
         return {"wording": _WORDING}
