@@ -514,7 +514,7 @@ def test_plan_wants_the_network_allowed_for_such_a_server(server: Server) -> Non
         recipe = {"version": 1, "corpus": "c", "sources": {"s": source}, "nodes": nodes}
         return resolve(Recipe.model_validate(recipe), "r.yaml")
 
-    with pytest.raises(UserError, match="nodes.cap: openai uses the network; write `network: true`"):
+    with pytest.raises(UserError, match=r"nodes.cap: openai uses the network; write `network: true`"):
         plan()
     assert plan(network=True).nodes["cap"].missing is None
 
