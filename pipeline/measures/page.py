@@ -39,8 +39,8 @@ This page is made by `python -m pipeline.measures.page`.
 _RECALL = """## How well the hashes find copies
 
 `pipeline.measures.phash.hash_distance` says which comparisons make two pictures candidates: whole against
-whole, mirror and windows, and the two windows without a band against each other. Copies of 138 pictures of the
-sample corpora, written as JPEG of quality 90; the share found within 4, 6, 8, 10 of 64 bits:
+whole, mirror and windows, and the two windows without a band against each other. Copies of 138 pictures of
+the sample corpora, written as JPEG of quality 90; the share found within 4, 6, 8, 10 of 64 bits:
 
 | copy | plain hash | with mirror and windows |
 |---|---|---|
