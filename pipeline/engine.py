@@ -16,7 +16,7 @@ import pyarrow as pa
 from catalog.datafile import DataFile
 from catalog.errors import UserError
 from pipeline.clock import TIME_LIMIT_EXIT
-from pipeline.worker import Task, Unit, UnitResult, pack_rows, quarantine_unit, unpack_rows
+from pipeline.worker import GROUP, Task, Unit, UnitResult, pack_rows, quarantine_unit, unpack_rows
 
 COMMIT_SECONDS = 1.0
 """How often finished files become visible. With UNIT_SECONDS it bounds what a kill can cost: 2 s of work a worker."""
@@ -92,8 +92,8 @@ class UnitCutter:
             start = 0
             while start < rows.num_rows:
                 count = min(self.size, rows.num_rows - start)
-                if "group" in rows.schema.names:
-                    count = _whole_groups(rows.column("group"), start, count)
+                if GROUP in rows.schema.names:
+                    count = _whole_groups(rows.column(GROUP), start, count)
                 part = rows.slice(start, count)
                 yield Unit(bucket, count, pack_rows(part))
                 start += count
@@ -181,12 +181,13 @@ def run_node(
 def _halves(unit: Unit) -> list[Unit]:
     rows = unpack_rows(unit.rows)
     middle = unit.count // 2
-    if "group" in rows.schema.names:
-        groups = rows.column("group")
-        middle = _whole_groups(groups, 0, middle)
-        if middle == unit.count:
+    if GROUP in rows.schema.names:
+        groups = rows.column(GROUP)
+        edges = [i for i in range(1, rows.num_rows) if groups[i] != groups[i - 1]]
+        if not edges:
             # One group cannot be cut; its members are judged together.
-            return [replace(unit, count=1)] if unit.count > 1 else [unit]
+            return [replace(unit, count=1)]
+        middle = min(edges, key=lambda edge: abs(edge - middle))
     return [
         replace(unit, count=part.num_rows, rows=pack_rows(part)) for part in (rows.slice(0, middle), rows.slice(middle))
     ]
