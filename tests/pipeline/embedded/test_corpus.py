@@ -106,7 +106,7 @@ def test_boxes_lie_inside_and_add_up_to_the_counts(lines: Lines) -> None:
 
 
 def test_another_process_draws_the_same_bytes(corpus: Corpus, tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from pipeline.embedded.corpus import write_corpus as w; w(Path(sys.argv[1]))"
+    code = "import sys, pathlib, pipeline.embedded.corpus as c; c.write_corpus(pathlib.Path(sys.argv[1]))"
     root = Path(module.__file__).parents[2]
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(root)}
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=environment, cwd=root)

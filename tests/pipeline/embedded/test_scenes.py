@@ -28,4 +28,5 @@ def test_each_box_holds_a_boat() -> None:
         x, y, width, height = (int(value) for value in thing.box)
         inside = pixels[y + height // 4 : y + height // 2, x + width // 4 : x + 3 * width // 4]
         beside = pixels[y + height // 4 : y + height // 2, x - 12 : x - 2]
-        assert inside.std() > 2 * beside.std()
+        # White cloth beside coloured cloth differs more from column to column than water does.
+        assert np.ptp(inside.mean(axis=0)) > 2 * np.ptp(beside.mean(axis=0))
