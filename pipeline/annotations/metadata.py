@@ -37,13 +37,13 @@ _WORDING = fingerprint({"version": 1, "facts": FACTS, "steps": {k: [s[1] for s i
 class MetadataParams(Params):
     """Parameters of `metadata`.
 
-    `text` names the column or field that holds the source's text, `facts` the measures to tell (see FACTS). `short`
-    tells facts only where there is no text; `long` tells them after it. A text longer than `max_words` is cut.
+    `text` names the column or field that holds the source's text (null: none), `facts` the measures to tell, see FACTS.
+    `short` tells facts only where there is no text; `long` tells them after it. A text longer than `max_words` is cut.
     """
 
     into: str = Field(default="caption", pattern=NAME_PATTERN)
     style: Literal["short", "long"] = "short"
-    text: str | None = None
+    text: str | None = "text"
     facts: tuple[str, ...] = ()
     max_words: int = Field(default=200, ge=1)
 
@@ -83,6 +83,11 @@ class Metadata(Measure):
         """See docs/annotations.md."""
         return annotation_columns(self.params.into)
 
+    @property
+    def embedded(self) -> tuple[str, ...]:
+        """It stands in for a model that looks."""
+        return (LABEL,)
+
     def fingerprint_parts(self) -> dict[str, Any]:
         """The wording, which decides the sentence."""
         return {"wording": _WORDING}
@@ -103,6 +108,8 @@ class Metadata(Measure):
 
 def clean(text: str) -> str:
     """The text in NFC on one line, single spaces, without control and invisible formatting characters."""
+    if text.isascii() and text.isprintable():
+        return " ".join(text.split())
     kept = (char for char in unicodedata.normalize("NFC", text) if char.isspace() or not _invisible(char))
     return " ".join("".join(kept).split())
 

@@ -20,3 +20,13 @@ class NoOp(Measure):
 
     def process(self, record: Record) -> Sequence[Any]:
         return (0,)
+
+
+class AlsoNoOp(NoOp):
+    """The same under another name, for a second node."""
+
+    name = "also_noop"
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return (Column("also_nothing", pa.int64(), "always 0"),)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,12 @@ def record(key: str = "k", digest: str | None = None, **fields: Any) -> Record:
 def test_a_record_gets_the_score_of_its_key_and_others_null(tmp_path: Path, key: str) -> None:
     path = table(tmp_path, {key: ["b", "a", "c"], "score": [62.5, 3.0, None], "more": [1, 2, 3]})
     made = measure("scores", table=path, key=key, **CONTRACT)
-    give = {
-        "digest": lambda v: record(digest=v),
+    records: dict[str, Callable[[str], Record]] = {
+        "digest": lambda value: record(digest=value),
         "record_key": record,
-        "id": lambda v: record(id=v),
-    }[key]
-    assert [made.process(give(value)) for value in ("a", "b", "c", "d", "")] == [
+        "id": lambda value: record(id=value),
+    }
+    assert [made.process(records[key](value)) for value in ("a", "b", "c", "d", "")] == [
         (3.0,),
         (62.5,),
         (None,),

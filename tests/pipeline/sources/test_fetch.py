@@ -138,7 +138,9 @@ def test_a_server_nobody_thought_of_costs_only_its_own_row(
 
 
 @pytest.mark.parametrize("path", ["/reset?times=9", "/short"])
-def test_a_broken_connection_is_tried_again_and_then_a_failure(web: Web, store: LocalFolder, path: str) -> None:
+def test_a_broken_connection_is_tried_again_and_then_a_failure(
+    web: Web, store: LocalFolder, path: str
+) -> None:
     found = problem(store, web.url(path), {"attempts": 3})
     assert found[0] == "connection failed"
     assert found[1].startswith("127.0.0.1: ")
@@ -179,7 +181,9 @@ def test_retry_after_quiets_the_whole_host_and_is_capped(web: Web, store: LocalF
         assert 0.25 <= time.monotonic() - start < 5
 
 
-def test_a_host_is_asked_by_few_at_once_and_hosts_do_not_wait_for_each_other(web: Web, store: LocalFolder) -> None:
+def test_a_host_is_asked_by_few_at_once_and_hosts_do_not_wait_for_each_other(
+    web: Web, store: LocalFolder
+) -> None:
     with serve("127.0.0.2") as other:
         urls = [web.url(f"/wait/{n}?s=0.1") for n in range(12)] + [other.url(f"/ok/{n}") for n in range(6)]
         list(fetch(rows_of(urls), store, config({"per_host": 3})))
@@ -214,7 +218,9 @@ def test_private_addresses_are_refused_unless_allowed(web: Web, store: LocalFold
     assert problem(store, web.url("/ok"), allow_private=["127.0.0.0/30"]) is None
 
 
-@pytest.mark.parametrize("target", ["http://127.0.0.2:{port}/ok", "http://169.254.169.254/", "http://[::1]:{port}/"])
+@pytest.mark.parametrize(
+    "target", ["http://127.0.0.2:{port}/ok", "http://169.254.169.254/", "http://[::1]:{port}/"]
+)
 def test_a_redirect_to_a_private_address_is_refused(web: Web, store: LocalFolder, target: str) -> None:
     with serve("127.0.0.2") as inner:
         url = web.url("/to?url=" + target.format(port=inner.server_port))
@@ -288,7 +294,9 @@ def _certificate(folder: Path, name: str) -> tuple[Path, Path]:
     return certificate, key
 
 
-def test_nothing_is_asked_unless_the_recipe_allows_the_network(web: Web, store: LocalFolder, root: Path) -> None:
+def test_nothing_is_asked_unless_the_recipe_allows_the_network(
+    web: Web, store: LocalFolder, root: Path
+) -> None:
     (root / "urls.txt").write_text(web.url("/ok"))
     source = config(network=False)
     message = 'urls "urls.txt": set network: true to let this source fetch from the network'
@@ -324,8 +332,27 @@ def test_an_interrupted_list_goes_on_where_it_was(web: Web, store: LocalFolder) 
     assert web.asked.total() <= 41
 
 
-def test_a_killed_run_does_not_ask_again_for_what_it_had(web: Web, store: LocalFolder, tmp_path: Path) -> None:
-    (tmp_path / "urls.txt").write_text("\n".join(web.url(f"/ok/{n}") for n in range(30)) + "\n" + web.url("/wait?s=9"))
+def test_a_list_without_end_is_read_as_far_as_needed(web: Web, store: LocalFolder) -> None:
+    read = 0
+
+    def endless() -> Iterator[SourceRow]:
+        nonlocal read
+        while True:
+            read += 1
+            yield SourceRow(f"urls.txt:{read}", {"url": web.url("/ok")})
+
+    some = fetch(endless(), store, config({"concurrency": 1}))
+    assert [next(some).problem for _ in range(5)] == [None] * 5
+    some.close()  # type: ignore[attr-defined]
+    assert read <= 16 + 5
+
+
+def test_a_killed_run_does_not_ask_again_for_what_it_had(
+    web: Web, store: LocalFolder, tmp_path: Path
+) -> None:
+    (tmp_path / "urls.txt").write_text(
+        "\n".join(web.url(f"/ok/{n}") for n in range(30)) + "\n" + web.url("/wait?s=9")
+    )
     program = (
         "import sys; from pathlib import Path\n"
         "from catalog.storage import LocalFolder\n"
@@ -355,8 +382,13 @@ def test_other_limits_ask_failures_again_and_judge_successes_anew(web: Web, stor
     assert web.asked.total() == 2
     assert problem(store, url, {"max_bytes": 2000}) == ("too large", "has 5,000 bytes, more than 2,000")
     assert problem(store, url, {"max_bytes": 9000}, allow_private=False)[0] == "private address"
-    assert problem(store, url, {"concurrency": 1, "per_host": 1, "max_bytes": 1000})[0] == "too large"
     assert web.asked.total() == 2
+
+
+def test_how_many_are_asked_at_once_is_no_reason_to_ask_again(web: Web, store: LocalFolder) -> None:
+    url = web.url("/status?is=404")
+    assert problem(store, url)[0] == problem(store, url, {"concurrency": 1, "per_host": 1})[0] == "http 404"
+    assert web.asked.total() == 1
 
 
 def test_a_forgotten_failure_is_asked_again(web: Web, store: LocalFolder) -> None:
@@ -385,7 +417,9 @@ def test_a_store_that_cannot_be_written_stops_the_run(
         list(fetch(rows_of([web.url("/ok")]), store, config()))
 
 
-def test_a_bad_row_further_down_stops_a_run_that_wants_to_stop(web: Web, store: LocalFolder, root: Path) -> None:
+def test_a_bad_row_further_down_stops_a_run_that_wants_to_stop(
+    web: Web, store: LocalFolder, root: Path
+) -> None:
     (root / "list.jsonl").write_bytes(orjson.dumps({"url": web.url("/ok")}) + b"\n{}\n")
     source = config(file="list.jsonl")
     with pytest.raises(UserError, match=r"^list.jsonl:2: url is null, must be text; fix the line"):
