@@ -19,6 +19,7 @@ from catalog.report_words import brief, number, one_line, share, value_text
 from catalog.rules import Atom
 
 _SIGNS = {">=": "≥", "<=": "≤", "!=": "≠"}
+"""Comparisons as people write them."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def render_html(report: Report, pictures: Mapping[str, Thumbnail], store: str) -
         "number": number,
         "said": said,
         "share": share,
+        "signs": signs,
         "shown_values": shown_values,
         "threshold": threshold,
         "total": total,
@@ -82,8 +84,7 @@ def _sections(report: Report) -> Iterator[tuple[str, str]]:
         "dropped": ("Dropped", report.dropped),
         "duplicates": ("Duplicates", report.duplicates),
         "quarantined": ("Quarantined", report.quarantined),
-        "sources": ("Sources", (True,)),
-        "licences": ("Licences", (True,)),
+        "sources": ("Sources and licences", (True,)),
         "tokens": ("Tokens", report.token_counts),
         "timing": ("Time", report.timings),
         "shards": ("Shards", report.sets),
@@ -97,6 +98,13 @@ def _sections(report: Report) -> Iterator[tuple[str, str]]:
 def threshold(atom: Atom) -> str:
     """`≥ 256`."""
     return f"{_SIGNS.get(atom.op, atom.op)} {number(atom.literal)}"
+
+
+def signs(text: str) -> str:
+    """A condition's comparisons as people write them."""
+    for plain, sign in _SIGNS.items():
+        text = text.replace(plain, sign)
+    return text
 
 
 def fate(record: Pictured) -> str:

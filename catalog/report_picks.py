@@ -134,7 +134,7 @@ def _nearest(table: pl.LazyFrame, atom: Atom, per_side: int) -> tuple[Near, ...]
 
 
 def duplicate_pairs(view: View, corpus: str, per_kind: int) -> list[Pair]:
-    """For each decision and kind of duplicate some pairs, those of the lowest keys."""
+    """For each decision and kind of duplicate some pairs: the farthest apart, and of each kept record only one."""
     pairs = []
     for name, facts in view.nodes(corpus).items():
         table = view.node_table(corpus, name)
@@ -143,7 +143,17 @@ def duplicate_pairs(view: View, corpus: str, per_kind: int) -> list[Pair]:
         duplicates = table.filter((pl.col("state") == "duplicate") & pl.col("representative").is_not_null())
         kinds = duplicates.select(pl.col("reason").unique()).collect().to_series().drop_nulls().sort().to_list()
         for kind in kinds:
-            some = duplicates.filter(pl.col("reason") == kind).sort("record_key").head(per_kind)
+            some = (
+                duplicates.filter(pl.col("reason") == kind)
+                .group_by("representative")
+                .agg(
+                    pl.col("record_key", "distance")
+                    .sort_by(pl.col("distance"), "record_key", descending=[True, False])
+                    .first()
+                )
+                .sort("distance", "record_key", descending=[True, False], nulls_last=True)
+                .head(per_kind)
+            )
             rows = some.select("record_key", "representative", "distance").collect().rows()
             pairs += [Pair(name, kind, *row) for row in rows]
     return pairs

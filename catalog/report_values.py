@@ -187,10 +187,12 @@ def histogram(values: pl.LazyFrame, summary: Summary, atoms: Sequence[Atom], int
     log = low > 0 and high / low >= LOG_FROM
     whole = integers and not log and high - low <= MOST_WHOLE
     if whole:
+        # Room beside the outermost thresholds, so that their wrong side is seen.
+        low, high = min([low, *(bound - 1 for bound in thresholds)]), max([high, *(bound + 1 for bound in thresholds)])
         edges = [low + step - 0.5 for step in range(int(high - low) + 2)]
         index = (pl.col("value").cast(pl.Float64) - low).floor()
     else:
-        edges, index = _even(low, high, atoms[0] if atoms else None, log)
+        edges, index = _even(low, high, atoms, log)
     index = index.clip(0, len(edges) - 2).cast(pl.Int32)
     counted = (
         values.filter(pl.col("value").is_not_null())
@@ -211,23 +213,28 @@ def histogram(values: pl.LazyFrame, summary: Summary, atoms: Sequence[Atom], int
     )
 
 
-def _even(low: float, high: float, atom: Atom | None, log: bool) -> tuple[list[float], pl.Expr]:
-    """Edges of equal width, one of them the threshold, and which bin a value lies in (before clipping)."""
+def _even(low: float, high: float, atoms: Sequence[Atom], log: bool) -> tuple[list[float], pl.Expr]:
+    """Edges of equal width, one of them the first threshold, and which bin a value lies in (before clipping)."""
     if high <= low:
         pad = max(0.1 * abs(low), 0.5)
         low, high = low - pad, high + pad
     scale = math.log10 if log else float
     start, stop = scale(low), scale(high)
     width = (stop - start) / BINS
-    anchor = start if atom is None else scale(atom.literal)
+    thresholds = [scale(atom.literal) for atom in atoms]
+    atom = atoms[0] if atoms else None
+    anchor = thresholds[0] if thresholds else start
+    # Room beside the outermost thresholds, so that their wrong side is seen.
+    start = min([start, *(bound - 3 * width for bound in thresholds)])
+    stop = max([stop, *(bound + 3 * width for bound in thresholds)])
     below = math.ceil((anchor - start) / width - 1e-9)
-    above = max(math.ceil((stop - anchor) / width - 1e-9), 1 - below)
+    above = math.ceil((stop - anchor) / width - 1e-9)
     steps = [anchor + step * width for step in range(-below, above + 1)]
     edges = [10.0**step for step in steps] if log else steps
     value = pl.col("value").cast(pl.Float64)
     if log:
         # What lies below the axis is counted into the first bin.
-        value = pl.when(value > 0).then(value).otherwise(low)
+        value = pl.when(value > 0).then(value).otherwise(edges[0])
     index = ((value.log(10) if log else value) - anchor) / width
     if atom is None:
         return edges, index.floor() + below
