@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from fnmatch import translate
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from polars import selectors
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from catalog.keys import key_of
@@ -162,37 +163,49 @@ def decide_rules(rules: Sequence[tuple[str, str, Any]], inputs: Inputs, columns:
 
 
 def decide_route(decision: Route, inputs: Inputs, columns: Sequence[str]) -> Verdicts:
-    """`value` is the route taken."""
+    """`value` is the route taken. A record is undecided, by the name of a route, if none before that one holds."""
+    routes = [(name, pl.sql_expr(sql)) for name, sql in decision.routes.items()]
+    first = pl.coalesce(
+        [
+            pl.when(holds.is_null()).then(pl.lit(f"null {name}")).when(holds).then(pl.lit(f"true {name}"))
+            for name, holds in routes
+        ]
+    )
+    taken = pl.col("value").str.strip_prefix("true ")
+    unknown = pl.col("value").str.starts_with("null ")
     for bucket in inputs.buckets:
         frame = inputs.frame(bucket, columns)
-        taken = pl.coalesce(
-            [
-                pl.when(pl.sql_expr(sql).fill_null(value=False)).then(pl.lit(name))
-                for name, sql in decision.routes.items()
-            ]
+        judged = frame.with_columns(selectors.float().fill_nan(None)).with_columns(value=first)
+        yield (
+            bucket,
+            finish(
+                judged,
+                columns,
+                value=pl.when(~unknown).then(taken),
+                state=pl.when(unknown)
+                .then(pl.lit("undecided"))
+                .when(pl.col("value").is_null())
+                .then(pl.lit("dropped"))
+                .otherwise(pl.lit("passed")),
+                reason=pl.when(unknown)
+                .then(pl.col("value").str.strip_prefix("null "))
+                .when(pl.col("value").is_null())
+                .then(pl.lit(decision.otherwise)),
+            ),
         )
-        frame = frame.with_columns(value=taken)
-        unknown = pl.any_horizontal([pl.sql_expr(sql).is_null() for sql in decision.routes.values()])
-        state = (
-            pl.when(pl.col("value").is_not_null())
-            .then(pl.lit("passed"))
-            .when(unknown)
-            .then(pl.lit("undecided"))
-            .otherwise(pl.lit("dropped"))
-        )
-        reason = pl.when(pl.col("value").is_null()).then(pl.lit(decision.otherwise))
-        yield bucket, finish(frame.with_columns(state=state, reason=reason), columns)
 
 
 def decide_licence(decision: Licence, inputs: Inputs) -> Verdicts:
     """A record without a licence is dropped as `no licence`, others as `licence`."""
-    pattern = (
-        "|".join(f"(?:{translate(allowed)})" for allowed in decision.allow).replace(r"\Z", "$").replace("(?s:", "(?:")
-    )
     for bucket in inputs.buckets:
         frame = inputs.frame(bucket, [decision.field])
         licence = pl.col(decision.field)
-        held = licence.str.contains(f"^(?:{pattern})$")
+        allowed = [
+            name
+            for name in frame[decision.field].drop_nulls().unique()
+            if any(fnmatchcase(name, pattern) for pattern in decision.allow)
+        ]
+        held = licence.is_in(pl.Series(allowed, dtype=pl.String).implode())
         state = pl.when(held).then(pl.lit("passed")).otherwise(pl.lit("dropped"))
         reason = pl.when(licence.is_null()).then(pl.lit("no licence")).when(~held).then(pl.lit("licence"))
         yield bucket, finish(frame.with_columns(state=state, reason=reason), [decision.field])

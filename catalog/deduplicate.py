@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from catalog.candidates import Variants, candidates
 from catalog.candidates import decide as decide_verified
 from catalog.decisions import Duplicates, Inputs, Verdicts, finish
-from catalog.duplicates import KEPT, exact, greedy, placeholders
+from catalog.duplicates import KEPT, exact, greedy, placeholders, strangers
 from catalog.hamming import Ints
 
 Compare = Callable[[pl.Series, pl.Series], NDArray[np.bool_]]
@@ -105,25 +105,27 @@ def _hex(keys: NDArray[np.void]) -> pl.Series:
 def _judge(decision: Duplicates, inputs: Inputs, digest_column: str, compare: Compare | None) -> tuple[_Keys, _Judged]:
     near = decision.near
     order_columns = [item.split()[0] for item in decision.order]
-    wanted = list(dict.fromkeys([*order_columns, "split_group"]))
+    wanted = [*order_columns, "split_group"]
     if decision.exact or decision.placeholder_sources is not None:
         wanted.append(digest_column)
     if decision.placeholder_sources is not None:
         wanted.append(decision.placeholder_field)
     if near is not None:
         wanted += [near.column, *near.variants]
+    wanted = list(dict.fromkeys(wanted))
     keys = _Keys()
     small: list[pl.DataFrame] = []
     hashes: list[Ints] = []
+    hashed: list[NDArray[np.bool_]] = []
     variants: list[Ints] = []
     owners: list[Ints] = []
     kin: list[pl.DataFrame] = []
     rows = 0
     for bucket in inputs.buckets:
-        frame = inputs.frame(bucket, list(dict.fromkeys(wanted)))
+        frame = inputs.frame(bucket, wanted)
         keys.add(bucket, frame["record_key"])
         if near is not None:
-            # A picture without a hash is near nothing: its row number makes it a stranger to all others.
+            hashed.append(frame[near.column].is_not_null().to_numpy())
             hashes.append(frame[near.column].fill_null(0).to_numpy().astype(np.int64))
             for column in near.variants:
                 values, owner = _variants(frame[column], rows)
@@ -153,12 +155,16 @@ def _judge(decision: Duplicates, inputs: Inputs, digest_column: str, compare: Co
     if decision.exact and len(alive):
         first = exact(facts[digest_column].gather(alive), _dense(order[alive]))
         twins = np.flatnonzero(first != KEPT)
+        if lineage is not None:
+            twins = twins[strangers(lineage, alive[twins], alive[first[twins]])]
         representative[alive[twins]] = alive[first[twins]]
         distance[alive[twins]] = 0
         kind[alive[twins]] = 1
-        alive = alive[first == KEPT]
+        alive = np.delete(alive, twins)
     del facts, small
     if near is not None and len(alive):
+        # A picture without a hash is near nothing.
+        alive = alive[np.concatenate(hashed)[alive]]
         full = np.concatenate(hashes)
         hashes.clear()
         lost, leaders, bits = _near(decision, full, alive, order, variants, owners, lineage, keys, compare)
@@ -169,6 +175,10 @@ def _judge(decision: Duplicates, inputs: Inputs, digest_column: str, compare: Co
         moved = representative[heads] != KEPT
         distance[twins[moved]] = distance[heads[moved]]
         representative[twins[moved]] = representative[heads[moved]]
+        if lineage is not None:
+            # Except to one of its own kin: it is no duplicate of that.
+            kin_of = twins[~strangers(lineage, twins, representative[twins])]
+            representative[kin_of], distance[kin_of], kind[kin_of] = KEPT, -1, 0
     return keys, _Judged(placeholder, representative, distance, kind)
 
 

@@ -16,7 +16,10 @@ KEY_CHARS = 32
 
 
 def canonical(value: Any) -> bytes:
-    """The one JSON text of a value: sorted keys, no spaces, UTF-8. Raises TypeError for what JSON cannot hold."""
+    """The one JSON text of a value: sorted keys, no spaces, UTF-8; NaN and infinity are null, as JSON has neither.
+
+    Raises TypeError for what JSON cannot hold: other types, names that are no text, integers beyond 64 bits.
+    """
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 

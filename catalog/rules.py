@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import polars as pl
+import pyarrow as pa
 import sqlglot
+from polars import selectors
 from pydantic import BaseModel, ConfigDict, Field
 from sqlglot import exp
 
@@ -72,11 +74,16 @@ def parse(sql: str, place: str) -> Condition:
         tree = sqlglot.parse_one(sql)
     except sqlglot.errors.ParseError as error:
         reason = error.errors[0]["description"] if error.errors else str(error)
+        if reason.startswith("Required keyword"):
+            reason = "something is missing beside an operator"
         raise UserError(f"{place}: {sql!r} is not a condition: {reason}") from None
     except sqlglot.errors.TokenError:
         raise UserError(f"{place}: {sql!r} is not a condition: check quotes and brackets") from None
     if not isinstance(tree, exp.Condition) or isinstance(tree, exp.Subquery) or tree.find(exp.Select):
         raise UserError(f"{place}: {sql!r} is not a condition; write one like `short_side >= 512`")
+    beyond = next((node for node in tree.walk() if _looks_beyond(node)), None)
+    if beyond is not None:
+        raise UserError(f"{place}: {sql!r} is not a condition on one record: {beyond.sql()} looks beyond it")
     try:
         pl.sql_expr(sql)
     except Exception as error:
@@ -88,6 +95,17 @@ def parse(sql: str, place: str) -> Condition:
     if not columns:
         raise UserError(f"{place}: {sql!r} reads no column")
     return Condition(sql, columns, tuple(atoms), checked)
+
+
+_CLOCKS = (exp.CurrentDate, exp.CurrentDatetime, exp.CurrentTime, exp.CurrentTimestamp)
+_BEYOND_NAMES = frozenset({"now", "today", "quantile_cont", "quantile_disc"})
+
+
+def _looks_beyond(node: exp.Expr) -> bool:
+    """Whether a part of a condition depends on other records, or on when it is asked."""
+    if isinstance(node, exp.Anonymous):
+        return node.name.lower() in _BEYOND_NAMES
+    return isinstance(node, (exp.AggFunc, exp.Window, *_CLOCKS))
 
 
 def _collect(tree: exp.Expr, atoms: list[Atom]) -> bool:  # noqa: PLR0911 - one per kind of node
@@ -116,7 +134,13 @@ def _collect(tree: exp.Expr, atoms: list[Atom]) -> bool:  # noqa: PLR0911 - one 
             return isinstance(right, (exp.Literal, exp.Boolean))
         return False
     if isinstance(tree, exp.In):
-        return isinstance(tree.this, exp.Column) and all(isinstance(item, exp.Literal) for item in tree.expressions)
+        items = [_number(item) for item in tree.expressions]
+        if isinstance(tree.this, exp.Column):
+            atoms += [Atom(tree.this.name, "=", item) for item in items if item is not None]
+        literals = all(
+            n is not None or isinstance(i, exp.Literal) for n, i in zip(items, tree.expressions, strict=True)
+        )
+        return isinstance(tree.this, exp.Column) and literals
     if isinstance(tree, exp.Is):
         return isinstance(tree.this, exp.Column)
     return isinstance(tree, (exp.Column, exp.Boolean))
@@ -147,6 +171,20 @@ def check_ranges(condition: Condition, columns: Mapping[str, Column], place: str
             )
 
 
+def check_types(condition: Condition, columns: Mapping[str, Column], place: str) -> None:
+    """Refuse conditions that compare a column with what its type cannot be compared with; raises UserError."""
+    schema = pa.schema([(name, columns[name].type) for name in condition.columns if name in columns])
+    frame = pl.DataFrame(pl.from_arrow(schema.empty_table()))
+    try:
+        found = frame.select(pl.sql_expr(condition.sql).alias("found")).to_series().dtype
+    except pl.exceptions.PolarsError as error:
+        types = ", ".join(f"{name} is {kind}" for name, kind in zip(schema.names, schema.types, strict=True))
+        first = str(error).splitlines()[0]
+        raise UserError(f"{place}: {condition.sql!r} cannot be evaluated: {first} ({types})") from None
+    if found not in (pl.Boolean, pl.Null):
+        raise UserError(f"{place}: {condition.sql!r} is a value of type {found}, not a condition; compare it")
+
+
 def verdicts(frame: pl.DataFrame, rules: Sequence[tuple[str, str, OnNull]]) -> pl.DataFrame:
     """Apply (name, condition, on_null) rules to a frame with `record_key` and every column they read.
 
@@ -160,40 +198,42 @@ def verdicts(frame: pl.DataFrame, rules: Sequence[tuple[str, str, OnNull]]) -> p
         .when(~held)
         .then(pl.lit("drop"))
         .otherwise(pl.lit(None, dtype=pl.String))
-        .alias(f"__{name}")
-        for name, sql, on_null in rules
+        .alias(f"__rule {i}")
+        for i, (_, sql, on_null) in enumerate(rules)
         for held in [pl.sql_expr(sql).cast(pl.Boolean)]
     ]
     names = [name for name, _, _ in rules]
-    judged = frame.with_columns(outcome)
+    # NaN > 60 is true in polars; what is no number must not decide.
+    judged = frame.with_columns(selectors.float().fill_nan(None)).with_columns(outcome)
 
     def first(kind: str) -> pl.Expr:
         return pl.coalesce(
             [
                 pl.lit(None, dtype=pl.String),
-                *(pl.when(pl.col(f"__{name}") == kind).then(pl.lit(name)) for name in names),
+                *(pl.when(pl.col(f"__rule {i}") == kind).then(pl.lit(name)) for i, name in enumerate(names)),
             ]
         )
 
     judged = judged.with_columns(
-        first("drop").alias("__drop"),
-        first("quarantine").alias("__quarantine"),
-        first("undecided").alias("__undecided"),
+        first("drop").alias("__rule drop"),
+        first("quarantine").alias("__rule quarantine"),
+        first("undecided").alias("__rule undecided"),
     )
     failing = pl.concat_list(
-        [pl.when(pl.col(f"__{name}") == "drop").then(pl.lit(name)) for name in names] or [pl.lit(None, dtype=pl.String)]
+        [pl.when(pl.col(f"__rule {i}") == "drop").then(pl.lit(name)) for i, name in enumerate(names)]
+        or [pl.lit(None, dtype=pl.String)]
     ).list.drop_nulls()
     state = (
-        pl.when(pl.col("__drop").is_not_null())
+        pl.when(pl.col("__rule drop").is_not_null())
         .then(pl.lit("dropped"))
-        .when(pl.col("__quarantine").is_not_null())
+        .when(pl.col("__rule quarantine").is_not_null())
         .then(pl.lit("quarantined"))
-        .when(pl.col("__undecided").is_not_null())
+        .when(pl.col("__rule undecided").is_not_null())
         .then(pl.lit("undecided"))
         .otherwise(pl.lit("passed"))
     )
     return judged.with_columns(
         state.alias("state"),
-        pl.coalesce("__drop", "__quarantine", "__undecided").alias("reason"),
+        pl.coalesce("__rule drop", "__rule quarantine", "__rule undecided").alias("reason"),
         failing.alias("failing"),
-    ).select(pl.exclude("^__.*$"))
+    ).select(pl.exclude("^__rule .*$"))

@@ -203,7 +203,7 @@ def _head(storage: Storage) -> dict[str, int] | None:
         version, key_chars = head["format"], head["key_chars"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         raise UserError(f"{storage.uri}/store.json: not a store's head; restore it or choose another folder") from None
-    if not (isinstance(version, int) and isinstance(key_chars, int) and 1 <= key_chars <= 3):
+    if not (type(version) is int and type(key_chars) is int and version >= 1 and 1 <= key_chars <= 3):
         raise UserError(f"{storage.uri}/store.json: not a store's head; restore it or choose another folder")
     if version > FORMAT:
         raise UserError(

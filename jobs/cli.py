@@ -13,7 +13,9 @@ from jobs.verbs.curate import curate
 from jobs.verbs.demo import demo
 from jobs.verbs.explain import explain
 from jobs.verbs.gc import gc
+from jobs.verbs.inspect import inspect
 from jobs.verbs.plan import plan
+from jobs.verbs.report import report
 from jobs.verbs.retry import retry
 from jobs.verbs.status import status
 
@@ -27,7 +29,7 @@ app = typer.Typer(
         "Example: unifactory curate generation --root corpora --store runs/store"
     ),
 )
-for verb in (plan, curate, status, retry, audit, explain, gc, demo):
+for verb in (plan, curate, status, retry, audit, report, explain, gc, inspect, demo):
     app.command()(verb)
 
 

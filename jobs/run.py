@@ -13,6 +13,8 @@ import yaml
 from catalog.errors import UserError
 from catalog.storage import open_storage
 from catalog.store import create_store
+from catalog.view import open_view
+from jobs.report import refresh_report
 from jobs.show import Bars
 from pipeline.curate import Finished, Run
 from pipeline.engine import Engine
@@ -94,4 +96,7 @@ def run(
     storage = open_storage(store)
     with storage.lock(), Bars() as bars:
         opened = create_store(storage, key_chars)
-        return Run(opened, plan, root.absolute(), build, bars, accept_removals)()
+        finished = Run(opened, plan, root.absolute(), build, bars, accept_removals)()
+        bars.start("report", None)
+        refresh_report(open_view(store), finished.corpus, root.absolute(), store)
+    return finished

@@ -112,26 +112,33 @@ class Run:
             self._decide(node)
         elif node.missing is None:
             assert node.runs is not None
+            self.adopt(node.name, self.flow.outcome(node.name))
             if isinstance(node.runs.operator, Merger):
-                units = self._groups(node)
+                groups = list(self._groups(node))
+                total = sum(rows.num_rows for _, rows in groups)
+                self.operate(node.name, node.runs, node.node, total, iter(groups))
             else:
-                units = self._missing_rows(node)
-            self.operate(node.name, node.runs, node.node, units)
+                total = sum(len(self.flow.missing(node.name, bucket)) for bucket in self.flow.buckets)
+                self.operate(node.name, node.runs, node.node, total, self._missing_rows(node))
             if isinstance(node.node, (ExpandNode, MergeNode)):
                 self._bear(node)
 
     def operate(
-        self, name: str, runs: PlannedOperator, node: OperatorNode | None, buckets: Iterator[tuple[str, pa.Table]]
+        self,
+        name: str,
+        runs: PlannedOperator,
+        node: OperatorNode | None,
+        total: int,
+        buckets: Iterator[tuple[str, pa.Table]],
     ) -> None:
-        """Run an operator over rows that have no outcome yet."""
+        """Run an operator over `total` rows that have no outcome yet; they are drawn bucket by bucket."""
         table = self.flow.outcome_table(runs)
-        rows = [(bucket, some) for bucket, some in buckets]
-        total = sum(some.num_rows for _, some in rows)
         if not total:
             return
         refused = runs.operator.refuse(total)
         if refused is not None:
             raise UserError(f"node {name}: {refused}")
+        runs.operator.preflight(self.store.storage)
         storage = self.store.storage
         task = Task(
             node=name,
@@ -162,7 +169,7 @@ class Run:
             self._engine,
             task,
             outcome_schema(runs.operator),
-            cutter.units(iter(rows)),
+            cutter.units(buckets),
             cutter,
             commit,
             self.progress.start(name, total),
@@ -192,8 +199,6 @@ class Run:
             self.flow.forget()
 
     def _missing_rows(self, node: PlannedNode) -> Iterator[tuple[str, pa.Table]]:
-        assert node.runs is not None
-        self.adopt(node.name, self.flow.outcome(node.name))
         columns = ["media", "fields", *[column for column in node.reads if column not in ("media", "fields")]]
         for bucket in self.flow.buckets:
             keys = self.flow.missing(node.name, bucket)
@@ -207,7 +212,6 @@ class Run:
         assert isinstance(node.runs.operator, Merger)
         by = node.runs.operator.group_by
         table = self.flow.outcome(node.name)
-        self.adopt(node.name, table)
         columns = ["media", "fields", *[column for column in node.reads if column not in ("media", "fields")]]
         frames = [self.flow.frame(node.name, bucket, columns) for bucket in self.flow.buckets]
         frame = group_members(pl.concat(frames), by)

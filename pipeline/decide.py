@@ -153,4 +153,4 @@ class Comparison:
                 if mine:
                     yield bucket, pa.Table.from_pylist(mine, schema=schema)
 
-        run.operate(self._name, verify, None, buckets())
+        run.operate(self._name, verify, None, len(unique), buckets())

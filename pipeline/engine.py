@@ -21,7 +21,7 @@ from pipeline.worker import Task, Unit, UnitResult, pack_rows, quarantine_unit, 
 COMMIT_SECONDS = 1.0
 """How often finished files become visible. With UNIT_SECONDS it bounds what a kill can cost: 2 s of work a worker."""
 UNIT_SECONDS = 0.5
-FIRST_UNIT, LARGEST_UNIT = 32, 8192
+FIRST_UNIT, LARGEST_UNIT = 32, 4096
 ALONE_ATTEMPTS = 2
 BUDGET_FROM = 100
 """The error budget is judged once so many records of a node have been through."""

@@ -15,7 +15,7 @@ from pipeline.plan import Plan, PlannedOperator
 from pipeline.recipe import INGEST, ExpandNode, MergeNode, PackNode
 from pipeline.worker import outcome_schema
 
-_CACHED_KEYS = 4_000_000
+_CACHED_KEYS = 1_000_000
 
 
 class Flow:

@@ -29,6 +29,8 @@ from catalog.store import Store
 from pipeline.media import MediaReader, MediaRef
 from pipeline.recipe import INGEST, Recipe
 from pipeline.sources.base import SourceRow
+from pipeline.sources.fetch import fetch
+from pipeline.sources.urls import UrlList
 
 CHUNK = 4096
 MOST_REMOVED = 0.1
@@ -67,6 +69,8 @@ def ingest(
         spill = _Spill(Path(folder), store)
         for name, source in recipe.sources.items():
             stream = source.rows(root)
+            if isinstance(source, UrlList):
+                stream = fetch(stream, store.storage, source)
             for found in _chunks(stream if sample is None else iter(nsmallest(sample, stream, key=_row_hash))):
                 chunk = digests.fill(found)
                 spill.add([_record(name, row) for row in chunk], rows)
@@ -198,6 +202,7 @@ class _Digests:
     def fill(self, rows: list[SourceRow]) -> list[SourceRow]:
         """Rows with the digests of their media; a medium that cannot be read makes its row a bad one."""
         wanted = [(i, ref) for i, row in enumerate(rows) if row.problem is None for ref in row.media]
+        wanted = [(i, ref) for i, ref in wanted if ref.digest is None]
         if not wanted:
             return rows
         stats = [self._stat(ref) for _, ref in wanted]
@@ -214,6 +219,9 @@ class _Digests:
             self.read += len(todo)
         filled = list(rows)
         media: dict[int, list[MediaRef]] = {}
+        for i, row in enumerate(rows):
+            if any(ref.digest is not None for ref in row.media):
+                media[i] = [ref for ref in row.media if ref.digest is not None]
         for (i, ref), digest, (length, _) in zip(wanted, found, stats, strict=True):
             assert digest is not None
             if len(digest) == 64:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from catalog.columns import Column
 from catalog.errors import UserError
+from catalog.storage import Storage
 from pipeline.media import MediaReader, MediaRef
 
 __all__ = [
@@ -33,7 +34,6 @@ __all__ = [
     "check_row",
     "load_operator",
     "operator_names",
-    "register",
 ]
 
 
@@ -136,6 +136,14 @@ class Operator(ABC):
         """Names of parts that stand in for the real model, said wherever results are shown."""
         return ()
 
+    @property
+    def needs_network(self) -> bool:
+        """Whether it talks to other machines: then its node must say `network: true`."""
+        return False
+
+    def preflight(self, storage: Storage) -> None:  # noqa: B027 - most operators have nothing to check
+        """Check on the driver, before any record, what only the world can tell; raises UserError."""
+
     def refuse(self, records: int) -> str | None:
         """Why so many records would be too many (a budget of requests, say); None when they are not."""
         return None
@@ -194,17 +202,12 @@ _BUILT_IN: dict[str, str] = {
     "phash": "pipeline.measures.phash:PHash",
     "text": "pipeline.measures.text:Text",
     "scores": "pipeline.measures.scores:Scores",
-    "same_picture": "pipeline.measures.same_picture:SamePicture",
+    "same_picture": "pipeline.measures.comparison:SamePicture",
     "metadata": "pipeline.annotations.metadata:Metadata",
     "openai": "pipeline.annotations.openai:OpenAI",
     "encode": "pipeline.encode:Encode",
 }
 """Short names recipes may use, and the class behind each; nothing is imported until it is used."""
-
-
-def register(name: str, place: str) -> None:
-    """Make `package.module:Class` known to recipes under a short name; nothing is imported until it is used."""
-    _BUILT_IN[name] = place
 
 
 def operator_names() -> list[str]:

@@ -42,7 +42,6 @@ REASONS = (
     "out of memory",
 )
 
-_REDUCED_AS_STORED = frozenset({"RGB", "RGBA", "L", "LA"})
 _SIXTEEN_BIT = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
 
 
@@ -78,7 +77,7 @@ class PictureInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class ScaledPicture:
+class DecodedPicture:
     """A decoded picture.
 
     `rgb`: uint8 [height, width, 3]; `damage`: what the decoder complained of, None when of nothing.
@@ -123,13 +122,8 @@ def header_first(head: bytes) -> bool:
 
 def open_picture(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image:
     """The whole picture as a Pillow image in RGB, upright; raises Quarantine."""
-    with _opened(data, limits) as image:
-        orientation = _orientation(image)
-        image.load()
-        rgb = _to_rgb(image)
-        if _turned_by_pillow(image):
-            return rgb
-        return _turn_image(rgb, orientation)
+    image: Image = _pillow().fromarray(decode_noted(data, None, limits).rgb)
+    return image
 
 
 def decode_scaled(data: bytes, min_side: int, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
@@ -141,25 +135,31 @@ def decode_scaled(data: bytes, min_side: int, limits: Limits = DEFAULT_LIMITS) -
     return decode_noted(data, min_side, limits).rgb
 
 
-def decode_noted(data: bytes, min_side: int, limits: Limits = DEFAULT_LIMITS) -> ScaledPicture:
-    """As `decode_scaled`, with the decoder's complaint about data that it decoded nevertheless."""
+def decode_noted(data: bytes, min_side: int | None, limits: Limits = DEFAULT_LIMITS) -> DecodedPicture:
+    """As `decode_scaled`, with the decoder's complaint about data that it decoded nevertheless.
+
+    Without `min_side` the picture comes at its full size.
+    """
     with _opened(data, limits) as image:
-        orientation = _orientation(image)
+        orientation = 1 if _turned_by_pillow(image) else _orientation(image)
         is_jpeg = image.format in {"JPEG", "MPO"}
         damage = None
         if is_jpeg and image.mode in {"RGB", "L"}:
             try:
-                return ScaledPicture(_turn_array(_decode_jpeg(data, min_side), orientation), None)
+                return DecodedPicture(_turn(_decode_jpeg(data, min_side or 0), orientation), None)
             except ValueError as error:
-                # The strict decoder minds every flaw. Pillow decides whether the pixels are all there.
                 damage = str(error)
-        if is_jpeg:
+                if "premature end of data" in damage:
+                    # An end was put to a file that had been cut: Pillow would fill the rest with grey.
+                    raise Quarantine("truncated image", f"JPEG: {damage}") from error
+                # The strict decoder minds every flaw; Pillow decides whether the pixels are all there.
+        if is_jpeg and min_side:
             image.draft(None, (min_side, min_side))
         image.load()
-        rgb = np.asarray(_shrink(image, min_side))
-        if not _turned_by_pillow(image):
-            rgb = _turn_array(rgb, orientation)
-    return ScaledPicture(rgb, damage)
+        plain = _plain(image)
+        factor = min(plain.size) // min_side if min_side else 1
+        rgb = _on_white(plain.reduce(factor) if factor > 1 else plain)
+        return DecodedPicture(_turn(np.asarray(rgb), orientation), damage)
 
 
 def _decode_jpeg(data: bytes, min_side: int) -> NDArray[np.uint8]:
@@ -190,15 +190,27 @@ def _opened(data: bytes, limits: Limits) -> Iterator[Image]:
     if not data:
         raise Quarantine("empty file", "the file has no bytes")
     try:
+        if data.startswith(b"RIFF"):
+            _check_size(_webp_canvas(data), limits)
         image = _pillow().open(io.BytesIO(data), formats=FORMATS)
-        width, height = image.size
-        if width * height > limits.max_pixels:
-            raise Quarantine("too many pixels", f"{width}x{height} pixels, {_most(limits)}")
+        _check_size(image.size, limits)
         yield image
     except Quarantine:
         raise
     except Exception as error:
         raise _verdict(error, data, limits) from error
+
+
+def _check_size(size: tuple[int, int], limits: Limits) -> None:
+    if size[0] * size[1] > limits.max_pixels:
+        raise Quarantine("too many pixels", f"{size[0]}x{size[1]} pixels, {_most(limits)}")
+
+
+def _webp_canvas(data: bytes) -> tuple[int, int]:
+    """Canvas of an extended WebP file, else 0 x 0: Pillow makes room for two before it tells the size."""
+    if data[8:16] != b"WEBPVP8X" or len(data) < 30:
+        return 0, 0
+    return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
 
 
 def _most(limits: Limits) -> str:
@@ -326,8 +338,10 @@ def _bit_depth(image: Image, data: bytes) -> int | None:
     if image.format == "PNG":
         return data[24]
     if image.format == "TIFF":
-        stored = getattr(image, "tag_v2", {}).get(258, 1)
-        return max(stored) if isinstance(stored, tuple) else int(stored)
+        stored = getattr(image, "tag_v2", {}).get(258, (1,))
+        # A damaged tag may say anything.
+        sane = [bits for bits in stored if isinstance(bits, int) and 1 <= bits <= 64]
+        return max(sane, default=None)
     if image.format == "AVIF":
         return None
     if image.mode == "1":
@@ -349,40 +363,41 @@ def _changes(image: Image, orientation: int, bit_depth: int | None, has_alpha: b
         yield "alpha on white"
 
 
-def _to_rgb(image: Image) -> Image:
-    """RGB with alpha on white, 16 bits scaled to 8; raises Quarantine for samples without a known range."""
+def _plain(image: Image) -> Image:
+    """The picture as L, RGB or RGBA; raises Quarantine for samples without a known range."""
     if image.mode in _SIXTEEN_BIT:
-        image = _scale_sixteen_bit(image)
-    elif image.mode == "F":
+        return _scale_sixteen_bit(image)
+    if image.mode == "F":
         raise Quarantine("unsupported pixel format", "floating-point samples have no known range")
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    layered = image.convert("RGBA")
-    white = _pillow().new("RGB", layered.size, (255, 255, 255))
-    white.paste(layered, mask=layered.getchannel("A"))
-    upright: Image = white
-    return upright
+    if image.has_transparency_data:
+        return image if image.mode == "RGBA" else image.convert("RGBA")
+    return image if image.mode in {"L", "RGB"} else image.convert("RGB")
+
+
+def _on_white(plain: Image) -> Image:
+    """RGB of what `_plain` returns."""
+    if plain.mode != "RGBA":
+        return plain.convert("RGB")
+    white: Image = _pillow().new("RGB", plain.size, (255, 255, 255))
+    white.paste(plain, mask=plain.getchannel("A"))
+    return white
 
 
 def _scale_sixteen_bit(image: Image) -> Image:
-    samples = np.asarray(image).astype(np.int64)
-    if samples.size and (samples.min() < 0 or samples.max() > 65535):
+    samples = np.asarray(image)
+    if samples.min() < 0 or samples.max() > 65535:
         raise Quarantine("unsupported pixel format", "32-bit samples have no known range")
-    grey: Image = _pillow().fromarray(((samples * 255 + 32767) // 65535).astype(np.uint8))
+    scaled = np.empty(samples.shape, np.uint8)
+    rows = max(1, 2**20 // samples.shape[1])
+    for start in range(0, len(samples), rows):
+        # In slices: the products take eight times the room of the result.
+        part = slice(start, start + rows)
+        scaled[part] = (samples[part].astype(np.int64) * 255 + 32767) // 65535
+    grey: Image = _pillow().fromarray(scaled)
     return grey
 
 
-def _shrink(image: Image, min_side: int) -> Image:
-    """RGB at the smallest whole fraction of its size that keeps the shorter side at `min_side` or more."""
-    factor = max(1, min(image.size) // min_side)
-    if factor > 1 and image.mode in _REDUCED_AS_STORED and "transparency" not in image.info:
-        # Averaging first spares a full-size copy in RGB; Pillow weighs colours by alpha while it averages.
-        return _to_rgb(image.reduce(factor))
-    rgb = _to_rgb(image)
-    return rgb.reduce(factor) if factor > 1 else rgb
-
-
-def _turn_array(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+def _turn(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """[height, width, 3] turned from its EXIF orientation to upright."""
     if orientation == 1:
         return pixels
@@ -393,18 +408,3 @@ def _turn_array(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8
     if orientation in {2, 3, 6, 7}:
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
-
-
-def _turn_image(image: Image, orientation: int) -> Image:
-    from PIL.Image import Transpose
-
-    turns = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }
-    return image.transpose(turns[orientation]) if orientation in turns else image

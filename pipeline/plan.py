@@ -11,11 +11,12 @@ from typing import Any, cast
 import pyarrow as pa
 from pydantic import ValidationError
 
+from catalog import schemas
 from catalog.columns import Column
 from catalog.decisions import Decision, Duplicates, Licence, Quota, Route, Rules, Split
 from catalog.errors import UserError
 from catalog.keys import fingerprint
-from catalog.rules import SKIP, Condition, OnNull, check_ranges, parse
+from catalog.rules import SKIP, Condition, OnNull, check_ranges, check_types, parse
 from pipeline.operator import Expander, Measure, Merger, Operator, load_operator
 from pipeline.recipe import INGEST, AnyNode, EncodeNode, OperatorNode, PackNode, Recipe, dep
 
@@ -24,7 +25,8 @@ RECORD_COLUMNS = {
     "split_group": Column("split_group", pa.string(), "key of the root the record comes from"),
 }
 
-_KINDS: dict[str, type[Operator]] = {"measure": Measure, "annotate": Measure, "encode": Measure}
+OWN_NAMES = frozenset({*schemas.RECORDS.names, *schemas.OUTCOME.names, *schemas.VERDICT.names})
+"""Columns the tables of the catalog have themselves; a field or measure of that name could not be told from them."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,29 @@ class Plan:
 def resolve(recipe: Recipe, place: str) -> Plan:
     """Work a recipe out; raises UserError with `place` and the node for whatever cannot be right."""
     planned: dict[str, PlannedNode] = {}
-    for name in recipe.order:
-        try:
+    try:
+        for source_name, source in recipe.sources.items():
+            for mapped in (*source.map, *source.const):
+                if mapped in OWN_NAMES:
+                    raise UserError(
+                        f"sources.{source_name}: {mapped!r} is a name of the catalog's own; map it to another"
+                    )
+        for name in recipe.order:
             planned[name] = _resolve_node(recipe, name, planned)
-        except UserError as error:
-            raise UserError(f"{place}: {error}") from None
+        _check_routes(recipe)
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
     return Plan(recipe, planned)
+
+
+def _check_routes(recipe: Recipe) -> None:
+    """Records that take a route nobody needs would be neither kept nor dropped."""
+    needed = {need for node in recipe.nodes.values() for need in node.needs}
+    for name, node in recipe.nodes.items():
+        if isinstance(node, Route) and name not in needed and name not in recipe.sinks:
+            for route in node.routes:
+                if f"{name}.{route}" not in needed:
+                    raise UserError(f"nodes.{name}.routes.{route}: leads nowhere: no node needs {name}.{route}")
 
 
 def _resolve_node(recipe: Recipe, name: str, planned: dict[str, PlannedNode]) -> PlannedNode:
@@ -118,7 +137,10 @@ def _resolve_node(recipe: Recipe, name: str, planned: dict[str, PlannedNode]) ->
         return PlannedNode(name, node, "pack", fingerprint([node.model_dump(mode="json"), upstream]))
     visible = _visible(recipe, name, planned)
     if isinstance(node, OperatorNode):
-        return _resolve_operator_node(name, node, planned, visible)
+        resolved = _resolve_operator_node(name, node, planned, visible)
+        if resolved.runs is not None and resolved.runs.operator.needs_network and not node.network:
+            raise UserError(f"nodes.{name}: {resolved.runs.op} uses the network; write `network: true` at the node")
+        return resolved
     assert isinstance(node, Decision)
     return _resolve_decision(name, node, planned, visible)
 
@@ -210,6 +232,8 @@ def _resolve_operator_node(
         reads[runs.operator.group_by] = visible[runs.operator.group_by][0]
     if isinstance(runs.operator, Measure):
         for column in runs.operator.columns:
+            if column.name in OWN_NAMES:
+                raise UserError(f"nodes.{name}: {op} writes {column.name!r}, which is a name of the catalog's own")
             other = visible.get(column.name)
             if other is not None and other[0] != INGEST:
                 raise UserError(f"nodes.{name}: writes {column.name!r}, which {other[0]} writes already")
@@ -244,6 +268,7 @@ def _resolve_decision(
         parsed = parse(sql, where)
         for column in parsed.columns:
             need(column, where)
+        check_types(parsed, contracts, where)
         check_ranges(parsed, contracts, where)
         if not parsed.checked:
             notes.append(f"{where}: not range-checked: {sql}")

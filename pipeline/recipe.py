@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -31,11 +31,13 @@ class OperatorNode(Node):
     """A node that runs an operator over its records.
 
     `requires` names a parameter without which the operator cannot run (a checkpoint, say); rules on its columns then
-    take their `else`. `time_limit` is in seconds a record, `batch` in records a unit.
+    take their `else`. `network` allows it to talk to other machines. `time_limit` is in seconds a record, `batch` in
+    records a unit.
     """
 
     params: dict[str, Any] = Field(default_factory=dict)
     requires: str | None = None
+    network: bool = False
     time_limit: float | None = Field(default=None, gt=0)
     batch: int | None = Field(default=None, ge=1)
     error_budget: float | None = Field(default=None, ge=0, le=1)
@@ -104,6 +106,7 @@ class PackNode(Node):
 
 
 _VERBS = ("measure", "decide", "annotate", "expand", "merge", "encode", "pack")
+_OPERATOR_VERBS = ("measure", "annotate", "expand", "merge", "encode")
 
 
 def _verb(value: Any) -> str | None:
@@ -132,7 +135,6 @@ class Recipe(BaseModel):
     version: Literal[1]
     corpus: str
     about: str = ""
-    network: bool = False
     error_budget: float = Field(default=0.5, ge=0, le=1)
     sources: dict[str, SourceConfig] = Field(min_length=1)
     nodes: dict[str, AnyNode] = Field(min_length=1)
@@ -197,10 +199,17 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML that refuses a key written twice, which plain YAML silently overrides."""
 
 
+_MERGE = "tag:yaml.org,2002:merge"
+
+
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
+        if key_node.tag == _MERGE:
+            continue
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            continue  # refused below, with its place
         if key in seen:
             mark = key_node.start_mark
             raise UserError(f"{mark.name}:{mark.line + 1}: {key!r} is written twice")
@@ -219,17 +228,13 @@ def load_recipe(path: Path, settings: Mapping[str, Any] | None = None) -> Recipe
         raise UserError(f"{path}: not UTF-8 at byte {error.start}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    loader = _Loader(text)
-    loader.name = str(path)
     try:
-        data = loader.get_single_data()
+        data = _parse(text, str(path))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"{path}{line}: not YAML: {problem}") from None
-    finally:
-        loader.dispose()
     if not isinstance(data, dict):
         raise UserError(f"{path}: a recipe is a mapping with version, corpus, sources and nodes")
     for name, value in (settings or {}).items():
@@ -245,18 +250,30 @@ def load_recipe(path: Path, settings: Mapping[str, Any] | None = None) -> Recipe
     return recipe
 
 
+def _parse(text: str, name: str) -> Any:
+    loader = _Loader(text)
+    loader.name = name
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
 def _set(data: dict[str, Any], name: str, value: Any) -> None:
     node, _, param = name.partition(".")
     nodes = data.get("nodes")
     if not param or not isinstance(nodes, dict) or not isinstance(nodes.get(node), dict):
         raise UserError(f"--set {name}: write --set NODE.PARAM=VALUE with a node of the recipe")
-    nodes[node].setdefault("params", {})[param] = value
+    if not set(_OPERATOR_VERBS) & nodes[node].keys():
+        raise UserError(f"--set {name}: {node!r} runs no operator and has no params; change the recipe")
+    params = nodes[node].get("params")
+    nodes[node]["params"] = {**(params if isinstance(params, dict) else {}), param: value}
 
 
 def _first_problem(error: ValidationError) -> str:
     problems = error.errors(include_url=False)
     first = problems[0]
-    place = ".".join(str(part) for part in first["loc"] if part not in _VERBS or part == first["loc"][-1])
+    place = ".".join(_place(first["loc"]))
     message = first["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if first["type"] == "extra_forbidden":
@@ -265,6 +282,17 @@ def _first_problem(error: ValidationError) -> str:
         message = "is missing"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"{place}: {message}{more}"
+
+
+def _place(loc: tuple[int | str, ...]) -> list[str]:
+    """Where in the recipe, without the tags by which pydantic names the kinds of nodes, decisions and sources."""
+    parts = [str(part) for part in loc]
+    tags = 0
+    if parts[:1] == ["sources"]:
+        tags = 1
+    elif parts[:1] == ["nodes"]:
+        tags = 2 if parts[2:3] == ["decide"] else 1
+    return parts[:2] + parts[2 + tags :]
 
 
 def operator_nodes(recipe: Recipe) -> Iterator[tuple[str, OperatorNode]]:

@@ -37,13 +37,13 @@ _WORDING = fingerprint({"version": 1, "facts": FACTS, "steps": {k: [s[1] for s i
 class MetadataParams(Params):
     """Parameters of `metadata`.
 
-    `text` names the column or field that holds the source's text, `facts` the measures to tell (see FACTS). `short`
-    tells facts only where there is no text; `long` tells them after it. A text longer than `max_words` is cut.
+    `text` names the column or field that holds the source's text (null: none), `facts` the measures to tell, see FACTS.
+    `short` tells facts only where there is no text; `long` tells them after it. A text longer than `max_words` is cut.
     """
 
     into: str = Field(default="caption", pattern=NAME_PATTERN)
     style: Literal["short", "long"] = "short"
-    text: str | None = None
+    text: str | None = "text"
     facts: tuple[str, ...] = ()
     max_words: int = Field(default=200, ge=1)
 

@@ -356,7 +356,7 @@ def sent_jpeg(data: bytes, max_side: int, quality: int) -> bytes:
     rgb = decode_scaled(data, min(width, height))
     if rgb.shape[:2] != (height, width):
         rgb = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
-    jpeg: bytes = simplejpeg.encode_jpeg(rgb, quality=quality, colorspace="RGB", colorsubsamp="420")
+    jpeg: bytes = simplejpeg.encode_jpeg(rgb, quality=quality, colorspace="RGB", colorsubsampling="420")
     return jpeg
 
 

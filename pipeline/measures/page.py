@@ -29,8 +29,8 @@ direction is the good one: `unifactory plan` refuses a threshold outside the ran
 sets the record aside. A record that cannot be measured goes to quarantine with a short reason.
 
 Pictures are opened in one place (`pipeline/pictures.py`): turned upright, alpha on white, 16 bits scaled to
-8, CMYK and palettes converted, an animation's first frame; ICC profiles are not applied. Reasons for quarantine
-there: {reasons}.
+8, CMYK and palettes converted, an animation's first frame; ICC profiles are not applied. Reasons for
+quarantine there: {reasons}.
 
 This page is made by `python -m pipeline.measures.page`.
 """

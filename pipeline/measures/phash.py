@@ -84,6 +84,14 @@ def hash_picture(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Hashes | None:
     return hash_grey(cv2.cvtColor(decode_scaled(data, GRID, limits), cv2.COLOR_RGB2GRAY))
 
 
+def hash_distance(a: Hashes, b: Hashes) -> int:
+    """The smallest number of differing bits over all comparisons that make candidates (see above)."""
+    pairs = [(a.full, b.full), (a.full, b.mirror), *zip(a.windows[-2:], b.windows[-2:], strict=True)]
+    for one, other in ((a, b), (b, a)):
+        pairs += [(hash_, window) for window in other.windows for hash_ in (one.full, one.mirror)]
+    return min(((left ^ right) & 0xFFFF_FFFF_FFFF_FFFF).bit_count() for left, right in pairs)
+
+
 def windows() -> list[tuple[float, float, float, float]]:
     """The windows hashed, in order, as shares of the sides: left, top, right, bottom."""
     centred = [(0.5 - keep / 2, 0.5 - keep / 2, 0.5 + keep / 2, 0.5 + keep / 2) for keep in CENTRE_WINDOWS]

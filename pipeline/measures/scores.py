@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cache
@@ -77,7 +78,15 @@ class Scores(Measure):
 
     def fingerprint_parts(self) -> dict[str, Any]:
         """The digest of the table; raises UserError when it cannot be read."""
-        return {"table_sha256": _digest(self.params.table)} if self.params.table else {}
+        if self.params.table is None:
+            return {}
+        try:
+            stat = os.stat(self.params.table)
+            return {"table_sha256": _digest(self.params.table, stat.st_size, stat.st_mtime_ns)}
+        except OSError as error:
+            raise UserError(
+                f"{self.params.table}: the table of scores cannot be read: {error.strerror}"
+            ) from error
 
     def setup(self) -> None:
         """Read the table; raises UserError when it does not hold what the parameters say."""
@@ -138,26 +147,24 @@ def _read_table(params: ScoresParams) -> tuple[pa.Array, pa.Array]:
         raise UserError(f"{path}: cannot be read as a table of scores: {error}") from error
     rows = pa.table({"key": keys, "score": scores}).filter(pc.and_(pc.is_valid(keys), pc.is_valid(scores)))
     rows = rows.sort_by([("key", "ascending"), ("score", "ascending")])
-    rows = rows.group_by("key", use_threads=False).aggregate([("score", "min"), ("score", "max")])
-    rows = rows.sort_by("key").combine_chunks()
-    low, high = rows.column("score_min"), rows.column("score_max")
-    _check(rows, pc.not_equal(low, high), path, "has several scores")
-    outside = pc.or_(pc.less(low, params.low), pc.greater(high, params.high))
-    _check(rows, pc.or_(outside, pc.is_nan(low)), path, f"is not within {params.low} to {params.high}")
-    return rows.column("key").combine_chunks(), low.combine_chunks()
+    inside = pc.and_(
+        pc.greater_equal(rows["score"], params.low), pc.less_equal(rows["score"], params.high)
+    )  # false for NaN
+    _refuse(rows.filter(pc.invert(inside)), path, f"not within {params.low:g} to {params.high:g}")
+    rows = rows.group_by(["key", "score"], use_threads=False).aggregate([]).sort_by("key").combine_chunks()
+    again = pc.equal(rows["key"][1:], rows["key"][:-1])
+    _refuse(rows[1:].filter(again), path, "a second score for the same key")
+    return rows["key"].combine_chunks(), rows["score"].combine_chunks()
 
 
-def _check(rows: pa.Table, wrong: pa.ChunkedArray, path: str, complaint: str) -> None:
-    found = rows.filter(wrong)
-    if found.num_rows:
-        key, score = found.column("key")[0].as_py(), found.column("score_min")[0].as_py()
-        raise UserError(f"{path}: {found.num_rows} keys, the first {key!r} with {score}: {complaint}")
+def _refuse(rows: pa.Table, path: str, complaint: str) -> None:
+    if rows.num_rows:
+        key, score = rows["key"][0].as_py(), rows["score"][0].as_py()
+        raise UserError(f"{path}: {rows.num_rows} scores, the first {score:g} of key {key!r}: {complaint}")
 
 
 @cache
-def _digest(path: str) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: the table of scores cannot be read: {error.strerror}") from error
+def _digest(path: str, _size: int, _mtime_ns: int) -> str:
+    """The sha256 of a file, once for every state of it."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -22,9 +22,9 @@ _URL = re.compile(
 _MARKUP = re.compile(
     r"</?[a-z!][^<>]{0,500}>"  # HTML and XML tags
     r"|&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z]{2,10});"  # their entities
+    r"|!?\[[^\[\]]{0,300}\]\([^()\s]{0,500}\)"  # Markdown links
     r"|\[/?[a-z]{1,10}(?:=[^\[\]]{0,300})?\]"  # BBCode
-    r"|\{\{[^{}]{0,300}\}\}|\[\[[^\[\]]{0,300}\]\]"  # wiki templates and links
-    r"|!?\[[^\[\]]{0,300}\]\([^()\s]{0,500}\)",  # Markdown links
+    r"|\{\{[^{}]{0,300}\}\}|\[\[[^\[\]]{0,300}\]\]",  # wiki templates and links
     re.IGNORECASE,
 )
 _UNSPACED = re.compile(

@@ -68,9 +68,7 @@ def test_equally_near_centres_give_the_lowest_code():
 
 def test_all_sums_are_exact_in_float32():
     """The largest possible terms of a distance, added in any order, stay below 2^24."""
-    extremes = patch_vq.features(
-        np.array([[[0, 0, 0]], [[255, 255, 255]]], np.uint8).repeat(16, 0).repeat(16, 1)
-    )
+    extremes = patch_vq.features(np.array([[[0, 0, 0]], [[255, 255, 255]]], np.uint8).repeat(16, 0).repeat(16, 1))
     assert np.abs(extremes).max() <= 256
     colours = np.array([[r, g, b] for r in (0, 255) for g in (0, 255) for b in (0, 255)], np.uint8)
     patches = np.broadcast_to(colours[:, None, None], (8, 16, 16, 3)).reshape(-1, 16, 3)

@@ -97,8 +97,7 @@ def test_understanding_needs_a_picture():
 def test_editing_draws_on_the_grid_of_its_source():
     assert spelled(templates.editing("i", [codes(2, 3)], codes(2, 3))) == (
         "<role>SYSTEM</role> You are an image editing assistant. <role>HUMAN</role>"
-        f"{HEADER_2X3}[source 2x3]<|/image|>i<role>ASSISTANT</role>{HEADER_2X3}"
-        + "{[target 2x3]}{<|/image|>}"
+        f"{HEADER_2X3}[source 2x3]<|/image|>i<role>ASSISTANT</role>{HEADER_2X3}" + "{[target 2x3]}{<|/image|>}"
     )
     with pytest.raises(ValueError, match="keeps its source's grid 2x3; 3x2 was asked for"):
         templates.editing("i", [codes(2, 3)], grid=Grid(3, 2))

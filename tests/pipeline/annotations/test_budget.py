@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,22 +86,52 @@ def test_no_order_of_claims_by_any_workers_breaks_the_budget(
     assert used <= tokens
 
 
-def _claim_all(store: str, queue: multiprocessing.Queue[int]) -> None:
+class _Overtaken(LocalFolder):
+    """A folder in which another worker acts just after one has looked for the newest sums."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(root)
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    def read(self, name: str) -> bytes:
+        try:
+            return super().read(name)
+        except FileNotFoundError:
+            meanwhile, self.meanwhile = self.meanwhile, lambda: None
+            meanwhile()
+            raise
+
+
+def test_whoever_is_overtaken_counts_again(tmp_path: Path) -> None:
+    storage = _Overtaken(str(tmp_path))
+    slow, quick = Budget(storage, "n", 10, None), Budget(LocalFolder(str(tmp_path)), "n", 10, None)
+    slow.claim(1, 0)
+    storage.meanwhile = lambda: quick.claim(7, 0)
+    assert slow.claim(5, 0) == 2
+    storage.meanwhile = lambda: quick.settle(-4, 0)
+    slow.settle(0, 8)
+    assert slow.spent == quick.spent == Spent(6, 8)
+    storage.meanwhile = lambda: quick.claim(3, 0)
+    slow.begin_run()
+    assert quick.spent == Spent()
+
+
+def _claim_all(store: str, ready: Any, queue: Any) -> None:
     budget = Budget(LocalFolder(store), "n", 60, None)
+    ready.wait(60)
     total = 0
     while granted := budget.claim(1, 0):
         total += granted
     queue.put(total)
 
 
-@pytest.mark.parametrize("processes", [3])
-def test_processes_that_race_spend_exactly_the_budget(tmp_path: Path, processes: int) -> None:
+def test_processes_that_race_spend_exactly_the_budget(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    queue: multiprocessing.Queue[int] = context.Queue()
-    running = [context.Process(target=_claim_all, args=(str(tmp_path), queue)) for _ in range(processes)]
+    queue, ready = context.Queue(), context.Barrier(2)
+    running = [context.Process(target=_claim_all, args=(str(tmp_path), ready, queue)) for _ in range(2)]
     for process in running:
         process.start()
-    totals = [queue.get(timeout=60) for _ in running]
+    totals = [queue.get(timeout=120) for _ in running]
     for process in running:
         process.join()
     assert sum(totals) == 60

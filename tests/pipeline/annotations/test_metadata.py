@@ -68,7 +68,7 @@ def test_it_asks_for_the_columns_it_tells_and_no_others() -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({}, "name a `text` column"),
+        ({"text": None}, "name a `text` column"),
         ({"facts": ["licence"]}, "'licence' cannot be put into words"),
         ({"facts": ["width"]}, "told together"),
         ({"text": "t", "into": "Not a column"}, "String should match"),

@@ -100,6 +100,5 @@ def test_the_table_of_limits_is_true() -> None:
     for names, defaults in rows:
         found.update(zip(re.findall(r"`(\w+)`", names), defaults.split(", "), strict=True))
     assert found == {
-        name: f"{value:g}" if isinstance(value, float) else str(value)
-        for name, value in Limits().model_dump().items()
+        name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in Limits().model_dump().items()
     }

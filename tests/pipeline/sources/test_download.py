@@ -33,8 +33,6 @@ def test_robots_tags_are_heard_when_they_are_meant_for_us(values: list[str], sai
     assert opt_out(headers, "unifactory/0.1") == said
 
 
-@pytest.mark.parametrize(
-    ("value", "said"), [("1", "tdm-reservation: 1"), (" 1 ", "tdm-reservation: 1"), ("0", None)]
-)
+@pytest.mark.parametrize(("value", "said"), [("1", "tdm-reservation: 1"), (" 1 ", "tdm-reservation: 1"), ("0", None)])
 def test_reserved_rights_are_heard(value: str, said: str | None) -> None:
     assert opt_out(httpx.Headers({"TDM-Reservation": value}), "unifactory/0.1") == said

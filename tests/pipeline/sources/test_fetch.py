@@ -332,6 +332,21 @@ def test_an_interrupted_list_goes_on_where_it_was(web: Web, store: LocalFolder) 
     assert web.asked.total() <= 41
 
 
+def test_a_list_without_end_is_read_as_far_as_needed(web: Web, store: LocalFolder) -> None:
+    read = 0
+
+    def endless() -> Iterator[SourceRow]:
+        nonlocal read
+        while True:
+            read += 1
+            yield SourceRow(f"urls.txt:{read}", {"url": web.url("/ok")})
+
+    some = fetch(endless(), store, config({"concurrency": 1}))
+    assert [next(some).problem for _ in range(5)] == [None] * 5
+    some.close()  # type: ignore[attr-defined]
+    assert read <= 16 + 5
+
+
 def test_a_killed_run_does_not_ask_again_for_what_it_had(
     web: Web, store: LocalFolder, tmp_path: Path
 ) -> None:
@@ -367,8 +382,13 @@ def test_other_limits_ask_failures_again_and_judge_successes_anew(web: Web, stor
     assert web.asked.total() == 2
     assert problem(store, url, {"max_bytes": 2000}) == ("too large", "has 5,000 bytes, more than 2,000")
     assert problem(store, url, {"max_bytes": 9000}, allow_private=False)[0] == "private address"
-    assert problem(store, url, {"concurrency": 1, "per_host": 1, "max_bytes": 1000})[0] == "too large"
     assert web.asked.total() == 2
+
+
+def test_how_many_are_asked_at_once_is_no_reason_to_ask_again(web: Web, store: LocalFolder) -> None:
+    url = web.url("/status?is=404")
+    assert problem(store, url)[0] == problem(store, url, {"concurrency": 1, "per_host": 1})[0] == "http 404"
+    assert web.asked.total() == 1
 
 
 def test_a_forgotten_failure_is_asked_again(web: Web, store: LocalFolder) -> None:

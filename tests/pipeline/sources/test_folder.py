@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,24 @@ def test_an_unusable_folder_always_stops(root: Path, folder: str, message: str) 
 def test_endings_need_their_dot() -> None:
     with pytest.raises(ValidationError, match="must each start with a dot"):
         make("folder", endings=["jpg"])
+
+
+def test_the_order_is_that_of_the_names_whatever_the_disk_says(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in "dacb":
+        (root / "many" / folder).mkdir(parents=True)
+        for name in "3142":
+            (root / "many" / folder / f"{name}.jpg").touch()
+    real = os.walk
+
+    def shuffled(top: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        for folder, folders, names in real(top):
+            folders.reverse()
+            yield folder, folders, names[::-1]
+
+    source = make("folder", folder="many")
+    expected = [f"many/{folder}/{name}.jpg" for folder in "abcd" for name in "1234"]
+    assert [row.place for row in source.rows(root)] == expected
+    monkeypatch.setattr(os, "walk", shuffled)
+    assert [row.place for row in source.rows(root)] == expected

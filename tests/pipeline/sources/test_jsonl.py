@@ -123,9 +123,7 @@ WHOLE_FILES: list[tuple[str, bytes, str, str]] = [
 
 
 @pytest.mark.parametrize(("reason", "data", "number", "message"), WHOLE_FILES)
-def test_a_broken_file_is_refused_at_the_line(
-    root: Path, reason: str, data: bytes, number: str, message: str
-) -> None:
+def test_a_broken_file_is_refused_at_the_line(root: Path, reason: str, data: bytes, number: str, message: str) -> None:
     (root / "images" / "manifest.jsonl").write_bytes(data)
     with pytest.raises(UserError) as stopped:
         list(make("jsonl", **CONFIG).rows(root))
@@ -258,14 +256,10 @@ def test_inputs_are_the_manifest(root: Path) -> None:
     assert source.inputs(root) == [root / "images" / "manifest.jsonl"]
 
 
-def test_an_endless_line_is_refused_before_it_fills_the_memory(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_endless_line_is_refused_before_it_fills_the_memory(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jsonl, "MAX_LINE", 1000)
     write(root, GOOD, b'"' + b"x" * 3 * 2**20)
-    with pytest.raises(
-        UserError, match=r"manifest.jsonl:2: longer than 1,000 bytes; is this a JSONL file\?$"
-    ):
+    with pytest.raises(UserError, match=r"manifest.jsonl:2: longer than 1,000 bytes; is this a JSONL file\?$"):
         list(make("jsonl", **CONFIG).rows(root))
 
 
@@ -273,9 +267,7 @@ def test_an_endless_line_is_refused_before_it_fills_the_memory(
     data=st.lists(st.sampled_from([b"a", b"bc", b"\n", b"\r\n", b"\n\n"])).map(b"".join),
     block=st.integers(1, 9),
 )
-def test_lines_are_cut_as_python_cuts_them(
-    tmp_path_factory: pytest.TempPathFactory, data: bytes, block: int
-) -> None:
+def test_lines_are_cut_as_python_cuts_them(tmp_path_factory: pytest.TempPathFactory, data: bytes, block: int) -> None:
     path = tmp_path_factory.getbasetemp() / "lines"
     path.write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:

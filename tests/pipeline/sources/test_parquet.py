@@ -61,9 +61,7 @@ def test_a_path_column_names_files_beside_the_table(root: Path) -> None:
 @pytest.mark.parametrize("statistics", [True, False])
 def test_a_null_picture_is_a_bad_row(root: Path, statistics: bool) -> None:
     images = [{"bytes": b"x"}, {"bytes": None}, None, {"bytes": b""}]
-    pq.write_table(
-        pa.table({"image": images}), root / "n.parquet", write_statistics=statistics, row_group_size=2
-    )
+    pq.write_table(pa.table({"image": images}), root / "n.parquet", write_statistics=statistics, row_group_size=2)
     source = make("parquet", files="n.parquet", media={"image": "image.bytes"}, on_bad_row="quarantine")
     missing = ("no image", "image.bytes is null")
     rows = list(source.rows(root))
@@ -88,9 +86,7 @@ def test_only_the_needed_columns_are_read(root: Path, monkeypatch: pytest.Monkey
 def test_rows_come_in_batches(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_hf(root)
     monkeypatch.setattr(parquet, "_BATCH", 2)
-    source = make(
-        "parquet", files="hf.parquet", map=HF_MAP, media={"image": "image.path"}, on_bad_row="quarantine"
-    )
+    source = make("parquet", files="hf.parquet", map=HF_MAP, media={"image": "image.path"}, on_bad_row="quarantine")
     assert [row.place for row in source.rows(root)] == [f"hf.parquet:{n}" for n in range(7)]
 
 
@@ -127,9 +123,7 @@ def test_an_id_in_two_files_names_both_rows(root: Path) -> None:
 def test_nan_is_no_json_value(root: Path) -> None:
     table = pa.table({"score": [0.5, math.nan, None], "deep": [[{"a": 1.0}], None, [{"a": math.inf}]]})
     pq.write_table(table, root / "s.parquet")
-    source = make(
-        "parquet", files="s.parquet", map={"score": "score", "deep": "deep"}, on_bad_row="quarantine"
-    )
+    source = make("parquet", files="s.parquet", map={"score": "score", "deep": "deep"}, on_bad_row="quarantine")
     assert [row.problem for row in source.rows(root)] == [
         None,
         ("non-finite number", "score is nan, must be a finite number or null"),

@@ -26,9 +26,7 @@ def test_a_text_list_has_a_url_a_line(root: Path) -> None:
 def test_a_jsonl_list_brings_its_fields(root: Path) -> None:
     lines = '{"link": "http://a.test/1", "alt": "a cat"}\n{"link": null}\n{"link": 5}\n'
     (root / "list.jsonl").write_text(lines)
-    rows = list(
-        make("urls", file="list.jsonl", url="link", map={"text": "alt"}, on_bad_row="quarantine").rows(root)
-    )
+    rows = list(make("urls", file="list.jsonl", url="link", map={"text": "alt"}, on_bad_row="quarantine").rows(root))
     assert rows[0].fields == {"text": "a cat", "url": "http://a.test/1"}
     assert [row.problem for row in rows] == [
         None,
@@ -38,9 +36,7 @@ def test_a_jsonl_list_brings_its_fields(root: Path) -> None:
 
 
 def test_a_parquet_list_brings_its_fields(root: Path) -> None:
-    table = pa.table(
-        {"URL": ["http://a.test/1", "http://a.test/2"], "TEXT": ["a cat", "a dog"], "NSFW": ["no", "yes"]}
-    )
+    table = pa.table({"URL": ["http://a.test/1", "http://a.test/2"], "TEXT": ["a cat", "a dog"], "NSFW": ["no", "yes"]})
     pq.write_table(table, root / "laion.parquet")
     source = make("urls", file="laion.parquet", url="URL", map={"text": "TEXT"}, select={"NSFW": "no"})
     (row,) = source.rows(root)
@@ -52,9 +48,7 @@ def test_a_missing_list_always_stops(root: Path) -> None:
     for name in ("no.txt", "no.jsonl", "no.parquet"):
         source = make("urls", file=name, network=True, on_bad_row="quarantine")
         for use in (source.check, source.inputs, lambda root, source=source: list(source.rows(root))):
-            with pytest.raises(
-                UserError, match=f'^(list|manifest|file) "{name}": the file "{name}" does not exist'
-            ):
+            with pytest.raises(UserError, match=f'^(list|manifest|file) "{name}": the file "{name}" does not exist'):
                 use(root)
 
 

@@ -48,16 +48,12 @@ def test_samples_as_img2dataset_writes_them(root: Path) -> None:
             for n in range(3):
                 key = f"0000{number}000{n}"
                 facts = {"key": key, "license": "MIT", "status": "success"}
-                sink.write(
-                    {"__key__": key, "jpg": f"picture {key}".encode(), "txt": f"cat {n}", "json": facts}
-                )
+                sink.write({"__key__": key, "jpg": f"picture {key}".encode(), "txt": f"cat {n}", "json": facts})
     rows = rows_of(root, tars="{00000..00001}.tar")
     assert [row.place for row in rows] == [f"0000{t}.tar:0000{t}000{n}" for t in range(2) for n in range(3)]
     assert rows[4].fields == {"id": "000010001", "text": "cat 1", "licence": "MIT"}
     reader = MediaReader(str(root))
-    assert [reader.read(row.media[0]) for row in rows] == [
-        f"picture {row.fields['id']}".encode() for row in rows
-    ]
+    assert [reader.read(row.media[0]) for row in rows] == [f"picture {row.fields['id']}".encode() for row in rows]
 
 
 def test_media_are_read_where_they_lie(root: Path) -> None:
@@ -175,9 +171,7 @@ def test_other_files_and_compressed_tars_are_refused(root: Path) -> None:
     with pytest.raises(UserError, match=r"^t.tar: not a readable tar: [^\n]+$"):
         rows_of(root)
     write(root / "t.tar", sample("a"), "w:gz")
-    with pytest.raises(
-        UserError, match=r"^t.tar: not a readable tar: .*; compressed tars must be unpacked first$"
-    ):
+    with pytest.raises(UserError, match=r"^t.tar: not a readable tar: .*; compressed tars must be unpacked first$"):
         rows_of(root)
     (root / "t.tar").write_bytes(b"")
     with pytest.raises(UserError, match=r"^t.tar: not a readable tar: empty file"):
