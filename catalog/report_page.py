@@ -141,7 +141,7 @@ def said(group: Group, record: Pictured | None, report: Report) -> Markup:
         return Markup("")
     names = [name for name in dict.fromkeys(re.findall(r"\w+", asked(group, report))) if name in record.values]
     texts = [Markup("{} <b>{}</b>").format(name, one_line(value_text(record.values[name]), 40)) for name in names]
-    return Markup(" · ").join(texts)
+    return Markup("<br>").join(texts)
 
 
 def beyond(chart: ValueChart) -> str:
@@ -169,10 +169,9 @@ class Part:
 def edge(line: Borderline, side: int = 3) -> Iterator[Part]:
     """The row of a threshold, values rising from left to right, `side` places on each side of it."""
     atom = line.atom
-    if atom.op in ("=", "!="):
-        left = [near for near in line.records if near.value < atom.literal]
-    else:
-        left = [near for near in line.records if near.holds == (atom.op in ("<", "<="))]
+    # A value at the threshold stands on the side on which it is judged.
+    below = float.__le__ if atom.op in (">", "<=") else float.__lt__
+    left = [near for near in line.records if below(near.value, atom.literal)]
     right = [near for near in line.records if near not in left]
     yield from _void(side - len(left), side, left_alone=not left)
     yield from (_near(near, atom) for near in left[-side:])

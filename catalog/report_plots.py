@@ -41,7 +41,7 @@ def funnel_svg(rows: Sequence[FunnelRow], wide: bool) -> str:
     most = max((row.inputs + row.born for row in rows), default=0) or 1
     height = (0.4 if wide else 0.56) * len(rows) + 0.1
     figure = _figure(f"funnel {wide}", 11.2 if wide else 4.2, height)
-    axes = figure.add_axes((0.15 if wide else 0.0, 0.0, 0.62 if wide else 1.0, 1.0))
+    axes = figure.add_axes((0.165 if wide else 0.0, 0.0, 0.61 if wide else 1.0, 1.0))
     axes.set_xlim(0, most)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.axis("off")

@@ -115,7 +115,7 @@ def _chart(
     table: pl.LazyFrame, kind: pl.DataType, node: str, rule: str, condition: Condition, column: str, fate: pl.Expr
 ) -> ValueChart:
     atoms = tuple(atom for atom in condition.atoms if atom.column == column)
-    every = bool(rule) and sqlglot.parse_one(condition.sql).find(exp.Or, exp.Not) is None
+    every = bool(rule) and sqlglot.parse_one(condition.sql).find(exp.Or, exp.Not, exp.In) is None
     values = table.select(value=column, fate=fate)
     if not kind.is_numeric():
         counted = values.group_by("value", "fate").len().collect(engine="streaming")
@@ -180,10 +180,10 @@ def histogram(values: pl.LazyFrame, summary: Summary, atoms: Sequence[Atom], int
         return None
     thresholds = [atom.literal for atom in atoms]
     low, high = min([summary.near_low, *thresholds]), max([summary.near_high, *thresholds])
-    span = high - low
     # The outermost hundredth is cut off only where it would squeeze all others.
-    low = min(low, summary.low) if summary.low >= low - 0.25 * span else low
-    high = max(high, summary.high) if summary.high <= high + 0.25 * span else high
+    reach = max(0.25 * (high - low), MOST_WHOLE / 4 if integers else 0.0)
+    low = min(low, summary.low) if summary.low >= low - reach else low
+    high = max(high, summary.high) if summary.high <= high + reach else high
     log = low > 0 and high / low >= LOG_FROM
     whole = integers and not log and high - low <= MOST_WHOLE
     if whole:
