@@ -140,7 +140,8 @@ def _nearest(table: pl.LazyFrame, sql: str, atom: Atom, per_side: int) -> tuple[
         frame.filter(pl.col("meets") if side else ~pl.col("meets")).sort("off", "record_key").head(per_side)
         for side in sides
     ]
-    rows = pl.concat(parts).select("record_key", "value", "holds").sort("value", "record_key").collect().rows()
+    nearest = pl.concat([part.collect(engine="streaming") for part in parts])
+    rows = nearest.select("record_key", "value", "holds").sort("value", "record_key").rows()
     return tuple(Near(key, value, bool(holds)) for key, value, holds in rows)
 
 
@@ -166,7 +167,14 @@ def duplicate_pairs(view: View, corpus: str, per_kind: int) -> list[Pair]:
         if facts["kind"] != "decide" or table is None:
             continue
         duplicates = table.filter((pl.col("state") == "duplicate") & pl.col("representative").is_not_null())
-        kinds = duplicates.select(pl.col("reason").unique()).collect().to_series().drop_nulls().sort().to_list()
+        kinds = (
+            duplicates.select(pl.col("reason").unique())
+            .collect(engine="streaming")
+            .to_series()
+            .drop_nulls()
+            .sort()
+            .to_list()
+        )
         for kind in kinds:
             some = (
                 duplicates.filter(pl.col("reason") == kind)
@@ -179,7 +187,7 @@ def duplicate_pairs(view: View, corpus: str, per_kind: int) -> list[Pair]:
                 .sort("distance", "record_key", descending=[True, False], nulls_last=True)
                 .head(per_kind)
             )
-            rows = some.select("record_key", "representative", "distance").collect().rows()
+            rows = some.select("record_key", "representative", "distance").collect(engine="streaming").rows()
             pairs += [Pair(name, kind, *row) for row in rows]
     return pairs
 

@@ -18,9 +18,12 @@ BINS = 32
 MOST_WHOLE = 40
 """Whole numbers that span at most this are drawn one bar each."""
 MOST_WORDS = 8
+MOST_NAMES = 100
+"""A column with more different values than this holds texts, not names; then only whether there is one is shown."""
 LOG_FROM = 50.0
 """Values that span at least this factor are drawn on a logarithmic axis."""
 
+NULL = "null"
 PASSED, FAILED, OTHER = 0, 1, 2
 """Of a record at a decision: it passed, it fails this rule, it left for another reason."""
 
@@ -118,11 +121,12 @@ def _chart(
     every = bool(rule) and sqlglot.parse_one(condition.sql).find(exp.Or, exp.Not, exp.In) is None
     values = table.select(value=column, fate=fate)
     if not kind.is_numeric():
-        counted = values.group_by("value", "fate").len().collect(engine="streaming")
-        nulls = int(counted.filter(pl.col("value").is_null())["len"].sum())
+        counted = _named(values).group_by("value", "fate").len().collect(engine="streaming")
+        words = _words(counted)
+        nulls = int(counted.filter(pl.col("value") == NULL)["len"].sum())
         return ValueChart(
             node, rule, condition.sql, column, atoms, every, int(counted["len"].sum()), nulls,
-            None, None, None, None, _words(counted),
+            None, None, None, None, words,
         )  # fmt: skip
     summary = summarise(values)
     bins = histogram(values, summary, atoms, kind.is_integer())
@@ -132,9 +136,19 @@ def _chart(
     )  # fmt: skip
 
 
+def _named(values: pl.LazyFrame) -> pl.LazyFrame:
+    """The column `value` as a few names."""
+    names = values.select(pl.col("value").approx_n_unique()).collect(engine="streaming").item()
+    value = (
+        pl.col("value").cast(pl.String)
+        if names <= MOST_NAMES
+        else pl.when(pl.col("value").is_not_null()).then(pl.lit("some text"))
+    )
+    return values.with_columns(value=value.fill_null(NULL))
+
+
 def _words(counted: pl.DataFrame) -> tuple[Word, ...]:
     """The most frequent values, then all others as one."""
-    counted = counted.drop_nulls("value").with_columns(pl.col("value").cast(pl.String))
     totals = counted.group_by("value").agg(pl.col("len").sum()).sort("len", "value", descending=[True, False])
     counts = {(value, fate): count for value, fate, count in counted.iter_rows()}
     names = totals["value"].to_list()
