@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -72,6 +73,11 @@ def _safe(name: str) -> str:
     return name
 
 
+def _temporary(path: Path) -> Path:
+    """A name beside a file that no other process or thread uses."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.tmp")
+
+
 class LocalFolder:
     """A store in a folder of this machine. Files are written under a temporary name, flushed, then renamed."""
 
@@ -97,7 +103,7 @@ class LocalFolder:
         """Make a file appear whole, replacing one of that name."""
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = _temporary(path)
         try:
             with temporary.open("wb") as file:
                 file.write(data)
@@ -112,7 +118,7 @@ class LocalFolder:
         """Make a file appear unless one of that name exists; says whether it did."""
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = _temporary(path)
         try:
             with temporary.open("wb") as file:
                 file.write(data)
@@ -191,10 +197,13 @@ class ObjectStore:
         from obstore.store import S3Store
 
         self.uri = uri.rstrip("/")
-        self.options = options or _options_from_environment()
-        self._store = S3Store.from_url(
-            self.uri, config=_s3_config(self.options), client_options=_client(self.options)
-        )
+        self.options = _with_plain_http(options or _options_from_environment())
+        if "AWS_ACCESS_KEY_ID" not in self.options:
+            raise UserError(
+                f"{uri}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                " (and AWS_ENDPOINT_URL for a server other than AWS)"
+            )
+        self._store = S3Store.from_url(self.uri, config=_s3_config(self.options), client_options=_client(self.options))
 
     def read(self, name: str) -> bytes:
         """All bytes; raises FileNotFoundError."""
@@ -234,11 +243,8 @@ class ObjectStore:
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """(name, size in bytes) of every object below a prefix, sorted by name."""
-        found = [
-            (str(meta["path"]), int(meta["size"]))
-            for page in self._store.list(prefix or None)
-            for meta in page
-        ]
+        pages = self._store.list(_safe(prefix) or None)
+        found = [(str(meta["path"]), int(meta["size"])) for page in pages for meta in page]
         yield from sorted(found)
 
     def delete(self, name: str) -> None:
@@ -256,11 +262,16 @@ class ObjectStore:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """The right to write: an object put only if absent, renewed while held, taken over once it is stale."""
+        from obstore.exceptions import BaseError
+
         from catalog.lease import hold_lease
 
-        with hold_lease(
-            self._store, "lock", f"{socket.gethostname()} process {os.getpid()}", self.LEASE, self.uri
-        ):
+        try:
+            self.exists("store.json")
+        except BaseError as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{self.uri}: cannot be reached: {reason}") from None
+        with hold_lease(self._store, "lock", f"{socket.gethostname()} process {os.getpid()}", self.LEASE, self.uri):
             yield
 
 
@@ -276,6 +287,12 @@ def _options_from_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
+def _with_plain_http(options: dict[str, str]) -> dict[str, str]:
+    """deltalake and polars refuse an http:// endpoint unless they are told; a server on loopback has no other."""
+    plain = options.get("AWS_ENDPOINT_URL", "").startswith("http://")
+    return {**options, "AWS_ALLOW_HTTP": "true"} if plain else options
+
+
 def _s3_config(options: dict[str, str]) -> Any:
     names = {
         "AWS_ACCESS_KEY_ID": "access_key_id",
@@ -288,4 +305,4 @@ def _s3_config(options: dict[str, str]) -> Any:
 
 
 def _client(options: dict[str, str]) -> Any:
-    return {"allow_http": True} if options.get("AWS_ENDPOINT_URL", "").startswith("http://") else {}
+    return {"allow_http": True} if "AWS_ALLOW_HTTP" in options else {}

@@ -14,20 +14,6 @@ from catalog.storage import Storage, open_storage
 
 Container = Literal["file", "tar", "parquet", "store"]
 
-MEDIA_TYPE = pa.list_(
-    pa.struct(
-        [
-            pa.field("role", pa.string(), nullable=False),
-            pa.field("container", pa.string(), nullable=False),
-            pa.field("path", pa.string(), nullable=False),
-            pa.field("member", pa.string()),
-            pa.field("offset", pa.int64()),
-            pa.field("length", pa.int64()),
-            pa.field("digest", pa.string()),
-        ]
-    )
-)
-
 
 @dataclass(frozen=True, slots=True)
 class MediaRef:
@@ -47,7 +33,7 @@ class MediaRef:
     digest: str | None = None
 
     def to_row(self) -> dict[str, Any]:
-        """The Arrow struct of MEDIA_TYPE."""
+        """The Arrow struct of catalog.schemas.MEDIA."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
@@ -70,10 +56,14 @@ class MediaReader:
         if ref.container == "parquet":
             cell = _parquet_cell(os.path.join(self.root, ref.path), ref.member or "", ref.offset or 0)
             return cell if limit is None else cell[:limit]
-        if self.store is None:
-            raise OSError(f"{ref.path}: no store to read from")
-        data = _storage(self.store, self.options).read(ref.path)
+        data = self.storage().read(ref.path)
         return data if limit is None else data[:limit]
+
+    def storage(self) -> Storage:
+        """The store's objects; raises OSError where records are read without a store."""
+        if self.store is None:
+            raise OSError("no store to read from")
+        return _storage(self.store, self.options)
 
 
 def _read_range(path: str, offset: int, length: int | None) -> bytes:
@@ -104,7 +94,7 @@ def _row_group(path: str, column: str, group: int) -> pa.ChunkedArray:
 def _parquet_cell(path: str, column: str, row: int) -> bytes:
     import pyarrow.parquet as pq
 
-    top = column.split(".")[0]
+    top = column.split(".", maxsplit=1)[0]
     metadata = pq.ParquetFile(Path(path)).metadata
     start = 0
     for group in range(metadata.num_row_groups):

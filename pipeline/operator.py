@@ -1,7 +1,7 @@
 """The step of a recipe that looks at one record: an operator.
 
-Subclass `Measure`, declare `columns`, implement `process`. Failures, time limits, caching, batching and statistics are the
-engine's. An operator must be a pure function of the record and its parameters, so that running it again is safe.
+Subclass `Measure`, declare `columns`, implement `process`. Failures, time limits, caching, batching and statistics are
+the engine's. An operator must be a pure function of the record and its parameters, so that running it again is safe.
 """
 
 from __future__ import annotations
@@ -11,36 +11,39 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import orjson
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from catalog.columns import Column
 from catalog.errors import UserError
+from catalog.storage import Storage
 from pipeline.media import MediaReader, MediaRef
 
-
-@dataclass(frozen=True)
-class Column:
-    """One output of an operator: the score contract.
-
-    `low` and `high` bound what the operator may emit, and what a rule may compare it with; None means unbounded.
-    `better` says which direction is the good one, None that there is none.
-    """
-
-    name: str
-    type: pa.DataType
-    about: str
-    low: float | None = None
-    high: float | None = None
-    better: Literal["higher", "lower"] | None = None
+__all__ = [
+    "Child",
+    "Column",
+    "Expander",
+    "Measure",
+    "Merger",
+    "Operator",
+    "Params",
+    "Quarantine",
+    "Record",
+    "check_row",
+    "load_operator",
+    "operator_names",
+]
 
 
 class Params(BaseModel):
     """Parameters of an operator as a recipe writes them; unknown names are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+_Params = Params  # the class variable of Operator has the same name
 
 
 class Quarantine(Exception):  # noqa: N818 - it is a verdict on the record, not a fault of the program
@@ -88,7 +91,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A record born from others. `fields` must be JSON values; media are written through `RunContext` stores."""
+    """A record born from others. `fields` must be JSON values; media lie below the media root or in the store."""
 
     role: str
     fields: dict[str, Any] = field(default_factory=dict)
@@ -100,13 +103,13 @@ class Operator(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int]
-    Params: ClassVar[type[Params]] = Params
+    Params: ClassVar[type[_Params]] = _Params
     loads_model: ClassVar[bool] = False
     """True for operators that load something heavy: the Ray engine gives them actors."""
     time_limit: ClassVar[float] = 60.0
     """Seconds one record may take before it is quarantined as `time limit`; a node may override it."""
 
-    def __init__(self, params: Params) -> None:
+    def __init__(self, params: _Params) -> None:
         self.params = params
 
     @classmethod
@@ -128,12 +131,35 @@ class Operator(ABC):
         """Why this operator cannot run here (no checkpoint, say); None when it can. Rules may then name `else`."""
         return None
 
+    @property
+    def embedded(self) -> tuple[str, ...]:
+        """Names of parts that stand in for the real model, said wherever results are shown."""
+        return ()
+
+    @property
+    def needs_network(self) -> bool:
+        """Whether it talks to other machines: then its node must say `network: true`."""
+        return False
+
+    def preflight(self, storage: Storage) -> None:  # noqa: B027 - most operators have nothing to check
+        """Check on the driver, before any record, what only the world can tell; raises UserError."""
+
+    def refuse(self, records: int) -> str | None:
+        """Why so many records would be too many (a budget of requests, say); None when they are not."""
+        return None
+
     def setup(self) -> None:  # noqa: B027 - most operators have nothing to load
         """Load what `process` needs; called once per worker process, before the first record."""
 
 
 class Measure(Operator):
-    """Looks and writes columns; never drops."""
+    """Looks and writes columns; never drops.
+
+    An operator that is quicker over several records at once sets `batch` above 1 and implements `process_batch`; when a
+    batch raises, its records are processed one by one, so `process` must give the same values.
+    """
+
+    batch: ClassVar[int] = 1
 
     @property
     @abstractmethod
@@ -143,6 +169,10 @@ class Measure(Operator):
     @abstractmethod
     def process(self, record: Record) -> Sequence[Any]:
         """The values of `columns` for one record; None is null. Raise `Quarantine` to set the record aside."""
+
+    def process_batch(self, records: Sequence[Record]) -> Sequence[Sequence[Any] | Quarantine]:
+        """The rows of at most `batch` records, or for a record why it is set aside."""
+        return [self.process(record) for record in records]
 
 
 class Expander(Operator):
@@ -166,12 +196,18 @@ class Merger(Operator):
         """The one child of a group whose records come sorted by key."""
 
 
-_BUILT_IN: dict[str, str] = {}
-
-
-def register(name: str, place: str) -> None:
-    """Make `package.module:Class` known to recipes under a short name; nothing is imported until it is used."""
-    _BUILT_IN[name] = place
+_BUILT_IN: dict[str, str] = {
+    "header": "pipeline.measures.header:Header",
+    "pixels": "pipeline.measures.pixels:Pixels",
+    "phash": "pipeline.measures.phash:PHash",
+    "text": "pipeline.measures.text:Text",
+    "scores": "pipeline.measures.scores:Scores",
+    "same_picture": "pipeline.measures.comparison:SamePicture",
+    "metadata": "pipeline.annotations.metadata:Metadata",
+    "openai": "pipeline.annotations.openai:OpenAI",
+    "encode": "pipeline.encode:Encode",
+}
+"""Short names recipes may use, and the class behind each; nothing is imported until it is used."""
 
 
 def operator_names() -> list[str]:
@@ -202,7 +238,5 @@ def check_row(columns: Sequence[Column], values: Sequence[Any]) -> None:
             continue
         if isinstance(value, float) and not math.isfinite(value):
             raise Quarantine("non-finite value", f"{column.name} is {value}")
-        if (column.low is not None and value < column.low) or (column.high is not None and value > column.high):
-            raise Quarantine(
-                "value out of range", f"{column.name} is {value}, declared {column.low} to {column.high}"
-            )
+        if not column.holds(value):
+            raise Quarantine("value out of range", f"{column.name} is {value}, declared {column.range_text}")

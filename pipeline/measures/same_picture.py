@@ -191,9 +191,7 @@ def _match_colours(a: Descriptors, b: Descriptors) -> Match:
     scale = max(b.height, b.width) / max(a.height, a.width)
     if (a.gray.std() < _FLAT) != (b.gray.std() < _FLAT):
         return Match(0.0, 0, False, scale, 0.0)
-    apart = [
-        float(np.abs(a.colour - colour).mean(axis=(0, 1)).max()) for colour in (b.colour, b.colour[:, ::-1])
-    ]
+    apart = [float(np.abs(a.colour - colour).mean(axis=(0, 1)).max()) for colour in (b.colour, b.colour[:, ::-1])]
     same = min(apart) < _COLOUR
     return Match(float(same), 0, same and apart[1] < apart[0], scale, float(same))
 

@@ -43,9 +43,7 @@ def test_candidates_are_the_nearest_earlier_rows_by_any_way(data, distance, most
     order = ranks(data.draw, len(hashes))
     owners = data.draw(st.lists(st.integers(0, len(hashes) - 1), max_size=25)) if len(hashes) else []
     # Variants near some other row's hash, or equal to their own row's.
-    words = [
-        int(hashes[data.draw(st.integers(0, len(hashes) - 1))]) ^ data.draw(st.integers(0, 9)) for _ in owners
-    ]
+    words = [int(hashes[data.draw(st.integers(0, len(hashes) - 1))]) ^ data.draw(st.integers(0, 9)) for _ in owners]
     variants = Variants(np.array(words, np.int64), np.array(owners, np.int64))
     lineage = np.array([data.draw(st.integers(-1, 2)) for _ in hashes], np.int64) if with_lineage else None
     with pytest.MonkeyPatch.context() as patch:
@@ -136,9 +134,7 @@ def test_rounds_end_where_the_rule_ends_whatever_was_compared_when(data, case):
 
 
 def nearest_before(rows: int, most: int) -> Candidates:
-    pairs = [
-        (row, row - step, step, FULL) for row in range(rows) for step in range(1, most + 1) if row >= step
-    ]
+    pairs = [(row, row - step, step, FULL) for row in range(rows) for step in range(1, most + 1) if row >= step]
     return Candidates(*np.array(pairs, np.int64).T)
 
 

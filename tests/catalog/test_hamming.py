@@ -48,9 +48,7 @@ def test_near_pairs_are_all_pairs_within_the_distance_each_once(data, distance, 
         (i, j, table[i][j]) for j in range(len(hashes)) for i in range(j) if table[i][j] <= distance
     )
     expected = [
-        (i, j, bits_between(int(one), int(two)))
-        for i, one in enumerate(hashes)
-        for j, two in enumerate(others)
+        (i, j, bits_between(int(one), int(two))) for i, one in enumerate(hashes) for j, two in enumerate(others)
     ]
     assert across == sorted(pair for pair in expected if pair[2] <= distance)
 
@@ -76,9 +74,7 @@ def test_plans_for_many_rows_find_what_the_plan_for_few_finds():
         for start in range(0, len(rows), 500):
             table = np.bitwise_count(rows[start : start + 500, None] ^ rows[None])
             one, two = np.nonzero(table <= distance)
-            expected += [
-                (start + i, j, int(table[i, j])) for i, j in zip(one.tolist(), two.tolist(), strict=True)
-            ]
+            expected += [(start + i, j, int(table[i, j])) for i, j in zip(one.tolist(), two.tolist(), strict=True)]
         assert found == [pair for pair in expected if pair[0] < pair[1]]
 
 

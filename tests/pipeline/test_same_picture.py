@@ -59,9 +59,7 @@ def test_a_picture_squeezed_to_a_square_is_the_same_picture():
 
 
 def test_different_photos_are_different_pictures():
-    described = {
-        name: describe(photo(name)) for name in (*PHOTOS, "camera", "coins", "brick", "grass", "page")
-    }
+    described = {name: describe(photo(name)) for name in (*PHOTOS, "camera", "coins", "brick", "grass", "page")}
     names = sorted(described)
     for place, one in enumerate(names):
         for two in names[:place]:
@@ -72,9 +70,7 @@ def test_different_photos_are_different_pictures():
 
 def test_two_photos_under_the_same_captions_are_different_pictures():
     framed = [
-        captioned(
-            captioned(np.asarray(Image.fromarray(photo(name)).resize((600, 400)))), "WHEN YOU SEE IT", True
-        )
+        captioned(captioned(np.asarray(Image.fromarray(photo(name)).resize((600, 400)))), "WHEN YOU SEE IT", True)
         for name in ("coffee", "rocket")
     ]
     assert not same_picture(*framed).same
@@ -155,9 +151,7 @@ def test_nothing_that_ran_before_changes_the_answer():
     assert (again.mirrored.points == before.mirrored.points).all()
 
 
-@pytest.mark.parametrize(
-    "wrong", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3))]
-)
+@pytest.mark.parametrize("wrong", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3))])
 def test_what_is_not_an_rgb_picture_is_refused(wrong):
     with pytest.raises(ValueError, match="expected uint8"):
         describe(wrong)
@@ -168,12 +162,9 @@ def test_what_is_not_an_rgb_picture_is_refused(wrong):
 def test_real_pictures_match_their_copies_and_no_other():
     lines = [json.loads(line) for line in (IMAGES / "manifest.jsonl").read_text().splitlines()]
     chosen = [line for line in lines if "coco-mini" in line["id"]][:8]
-    chosen += [
-        line for line in lines if any(word in line["id"] for word in ("hemlock", "fork", "scissors", "berry"))
-    ]
+    chosen += [line for line in lines if any(word in line["id"] for word in ("hemlock", "fork", "scissors", "berry"))]
     pictures = [
-        np.asarray(ImageOps.exif_transpose(Image.open(IMAGES / line["file"])).convert("RGB"))
-        for line in chosen
+        np.asarray(ImageOps.exif_transpose(Image.open(IMAGES / line["file"])).convert("RGB")) for line in chosen
     ]
     described = [describe(picture) for picture in pictures]
     for line, picture, one in zip(chosen, pictures, described, strict=True):

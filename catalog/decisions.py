@@ -1,0 +1,256 @@
+"""Decisions a recipe can name, and how each judges records: pure functions of the catalog and the recipe."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from polars import selectors
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from catalog.keys import key_of
+from catalog.rules import Rule, verdicts
+
+Verdicts = Iterator[tuple[str, pl.DataFrame]]
+
+LEADING = ("record_key", "state", "reason", "failing", "representative", "distance", "value")
+
+
+class Inputs(Protocol):
+    """The records that enter a decision, bucket by bucket."""
+
+    @property
+    def buckets(self) -> Sequence[str]:
+        """Bucket names, in key order."""
+
+    def frame(self, bucket: str, columns: Sequence[str]) -> pl.DataFrame:
+        """`record_key` and the named columns of one bucket, sorted by key."""
+
+
+class Decision(BaseModel):
+    """What every decision has: the nodes whose survivors it judges."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    needs: tuple[str, ...] = ()
+
+
+class Rules(Decision):
+    """Conditions under which a record stays."""
+
+    decide: Literal["rules"]
+    rules: dict[str, Rule] = Field(min_length=1)
+
+    @field_validator("rules", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """`name: condition` is short for `name: {keep: condition}`."""
+        if isinstance(value, Mapping):
+            return {name: {"keep": rule} if isinstance(rule, str) else rule for name, rule in value.items()}
+        return value
+
+
+class Route(Decision):
+    """Sends each record down the first route whose condition holds; what fits none is dropped as `otherwise`."""
+
+    decide: Literal["route"]
+    routes: dict[str, str] = Field(min_length=1)
+    otherwise: str = "no_route"
+
+
+class Licence(Decision):
+    """Keeps records whose licence matches one of the allowed names or patterns (`CC-BY-*`)."""
+
+    decide: Literal["licence"]
+    allow: tuple[str, ...] = Field(min_length=1)
+    field: str = "licence"
+
+
+class Near(BaseModel):
+    """Near-duplicates: candidates by perceptual hash, verified by comparing the two pictures."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    column: str = "phash"
+    distance: int = Field(default=4, ge=0, le=16)
+    variants: tuple[str, ...] = ()
+    verify: str | None = None
+    per_record: int = Field(default=8, ge=1)
+
+
+class Duplicates(Decision):
+    """Keeps the first of each set of equal or near-equal pictures, in the stated order; ties by key."""
+
+    decide: Literal["duplicates"]
+    role: str = "image"
+    order: tuple[str, ...] = ()
+    exact: bool = True
+    placeholder_sources: int | None = Field(default=None, ge=2)
+    placeholder_field: str = "url"
+    near: Near | None = None
+
+    @field_validator("order")
+    @classmethod
+    def _directions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for item in value:
+            if not re.fullmatch(r"\w+( (asc|desc))?", item):
+                raise ValueError(f"{item!r}: write `column` or `column desc`")
+        return value
+
+
+class Split(Decision):
+    """Assigns whole split groups to train, validation and test by a hash of the group."""
+
+    decide: Literal["split"]
+    validation: float = Field(default=0.0, ge=0.0, lt=1.0)
+    test: float = Field(default=0.0, ge=0.0, lt=1.0)
+    salt: str = "split"
+
+    @model_validator(mode="after")
+    def _some_train(self) -> Split:
+        if self.validation + self.test >= 1.0:
+            raise ValueError("validation and test together must leave something to train on")
+        return self
+
+
+class Quota(Decision):
+    """Keeps at most so many records of each stratum, those with the lowest hash."""
+
+    decide: Literal["quota"]
+    by: str
+    limits: dict[str, int] = Field(default_factory=dict)
+    default: int | None = Field(default=None, ge=0)
+    salt: str = "quota"
+
+
+AnyDecision = Annotated[Rules | Route | Licence | Duplicates | Split | Quota, Field(discriminator="decide")]
+
+
+def hash_rank(keys: pl.Series, salt: str) -> npt.NDArray[np.uint64]:
+    """A uniform 64-bit number per key that depends on key and salt alone (a keyed splitmix64 of the key's head)."""
+    mixed = keys.str.slice(0, 16).str.to_integer(base=16, dtype=pl.UInt64).to_numpy().astype(np.uint64)
+    mixed = mixed ^ np.uint64(int(key_of(salt.encode())[:16], 16))
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def finish(frame: pl.DataFrame, values: Sequence[str] = (), **given: Any) -> pl.DataFrame:
+    """A verdict frame: the leading columns, missing ones filled with null, then the values that were read."""
+    kinds: dict[str, Any] = {
+        "state": pl.String,
+        "reason": pl.String,
+        "failing": pl.List(pl.String),
+        "representative": pl.String,
+        "distance": pl.Int32,
+        "value": pl.String,
+    }
+    frame = frame.with_columns(**given)
+    missing = [pl.lit(None, dtype=kind).alias(name) for name, kind in kinds.items() if name not in frame.columns]
+    return frame.with_columns(missing).select(*LEADING, *[name for name in values if name not in LEADING])
+
+
+def decide_rules(rules: Sequence[tuple[str, str, Any]], inputs: Inputs, columns: Sequence[str]) -> Verdicts:
+    """Judge by (name, condition, on_null) rules whose missing-model branches are already taken."""
+    for bucket in inputs.buckets:
+        frame = inputs.frame(bucket, columns)
+        yield bucket, finish(verdicts(frame, rules) if rules else frame.with_columns(state=pl.lit("passed")), columns)
+
+
+def decide_route(decision: Route, inputs: Inputs, columns: Sequence[str]) -> Verdicts:
+    """`value` is the route taken. A record is undecided, by the name of a route, if none before that one holds."""
+    routes = [(name, pl.sql_expr(sql)) for name, sql in decision.routes.items()]
+    first = pl.coalesce(
+        [
+            pl.when(holds.is_null()).then(pl.lit(f"null {name}")).when(holds).then(pl.lit(f"true {name}"))
+            for name, holds in routes
+        ]
+    )
+    taken = pl.col("value").str.strip_prefix("true ")
+    unknown = pl.col("value").str.starts_with("null ")
+    for bucket in inputs.buckets:
+        frame = inputs.frame(bucket, columns)
+        judged = frame.with_columns(selectors.float().fill_nan(None)).with_columns(value=first)
+        yield (
+            bucket,
+            finish(
+                judged,
+                columns,
+                value=pl.when(~unknown).then(taken),
+                state=pl.when(unknown)
+                .then(pl.lit("undecided"))
+                .when(pl.col("value").is_null())
+                .then(pl.lit("dropped"))
+                .otherwise(pl.lit("passed")),
+                reason=pl.when(unknown)
+                .then(pl.col("value").str.strip_prefix("null "))
+                .when(pl.col("value").is_null())
+                .then(pl.lit(decision.otherwise)),
+            ),
+        )
+
+
+def decide_licence(decision: Licence, inputs: Inputs) -> Verdicts:
+    """A record without a licence is dropped as `no licence`, others as `licence`."""
+    for bucket in inputs.buckets:
+        frame = inputs.frame(bucket, [decision.field])
+        licence = pl.col(decision.field)
+        allowed = [
+            name
+            for name in frame[decision.field].drop_nulls().unique()
+            if any(fnmatchcase(name, pattern) for pattern in decision.allow)
+        ]
+        held = licence.is_in(pl.Series(allowed, dtype=pl.String).implode())
+        state = pl.when(held).then(pl.lit("passed")).otherwise(pl.lit("dropped"))
+        reason = pl.when(licence.is_null()).then(pl.lit("no licence")).when(~held).then(pl.lit("licence"))
+        yield bucket, finish(frame.with_columns(state=state, reason=reason), [decision.field])
+
+
+def decide_split(decision: Split, inputs: Inputs) -> Verdicts:
+    """`value` is train, validation or test; everything derived from one root has one split."""
+    test = np.uint64(int(decision.test * 2**64))
+    validation = np.uint64(min(int((decision.test + decision.validation) * 2**64), 2**64 - 1))
+    for bucket in inputs.buckets:
+        frame = inputs.frame(bucket, ["split_group"])
+        rank = hash_rank(frame["split_group"], decision.salt)
+        value = np.where(rank < test, "test", np.where(rank < validation, "validation", "train"))
+        yield (
+            bucket,
+            finish(frame.with_columns(value=pl.Series(value.tolist(), dtype=pl.String)), state=pl.lit("passed")),
+        )
+
+
+def decide_quota(decision: Quota, inputs: Inputs) -> Verdicts:
+    """The records of lowest hash in each stratum pass; the others are dropped as `quota STRATUM`."""
+    cuts = _quota_cuts(decision, inputs)
+    for bucket in inputs.buckets:
+        frame = inputs.frame(bucket, [decision.by])
+        stratum = frame[decision.by].cast(pl.String).fill_null("null")
+        rank = hash_rank(frame["record_key"], decision.salt)
+        cut = np.array([cuts.get(name, -1) for name in stratum], dtype=object)
+        passed = [limit == -1 or int(value) <= limit for value, limit in zip(rank.tolist(), cut, strict=True)]
+        frame = frame.with_columns(stratum=stratum, passed=pl.Series(passed, dtype=pl.Boolean))
+        state = pl.when("passed").then(pl.lit("passed")).otherwise(pl.lit("dropped"))
+        reason = pl.when(~pl.col("passed")).then(pl.format("quota {}", "stratum"))
+        yield bucket, finish(frame.with_columns(state=state, reason=reason), [decision.by])
+
+
+def _quota_cuts(decision: Quota, inputs: Inputs) -> dict[str, int]:
+    """Per limited stratum the largest rank that still passes; -2 where the quota is zero."""
+    kept: dict[str, npt.NDArray[np.uint64]] = {}
+    for bucket in inputs.buckets:
+        frame = inputs.frame(bucket, [decision.by])
+        stratum = frame[decision.by].cast(pl.String).fill_null("null").to_numpy()
+        rank = hash_rank(frame["record_key"], decision.salt)
+        for name in np.unique(stratum.astype(str)):
+            limit = decision.limits.get(name, decision.default)
+            if limit is None:
+                continue
+            both = np.concatenate([kept.get(name, np.empty(0, np.uint64)), rank[stratum == name]])
+            kept[name] = np.sort(both)[:limit]
+    return {name: int(ranks[-1]) if len(ranks) else -2 for name, ranks in kept.items()}

@@ -1,0 +1,226 @@
+"""Which pictures a report shows: a few that stand for many, the same ones every time. No pixels here.
+
+Keys are hashes, so the lowest keys of a group are a fair sample of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import polars as pl
+
+from catalog import schemas
+from catalog.report_values import rule_conditions
+from catalog.rules import Atom, parse
+from catalog.view import View
+
+
+@dataclass(frozen=True)
+class Caps:
+    """How many pictures are shown at most."""
+
+    kept: int = 24
+    per_side: int = 3
+    """Of a threshold: on each side of it."""
+    per_reason: int = 6
+    pairs: int = 6
+    """Duplicates of one kind."""
+    quarantined: int = 24
+    groups: int = 24
+    """Rules and reasons that are shown with pictures."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Records that left for one reason, and some of them."""
+
+    node: str
+    state: str
+    reason: str
+    count: int
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Near:
+    """A record close to a threshold."""
+
+    key: str
+    value: float
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Borderline:
+    """Records nearest to one threshold, sorted by value; `holds` says on which side each lies."""
+
+    node: str
+    rule: str
+    condition: str
+    atom: Atom
+    records: tuple[Near, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A duplicate and the kept record it is a duplicate of; `distance` in bits, None when it has none."""
+
+    node: str
+    kind: str
+    key: str
+    representative: str
+    distance: int | None
+
+
+@dataclass(frozen=True)
+class Pictured:
+    """What is told beside a picture. `values` is every value a decision read, `failing` every rule that says drop."""
+
+    key: str
+    source: str
+    place: str | None
+    licence: str | None
+    state: str | None
+    node: str | None
+    reason: str | None
+    message: str | None
+    media: dict[str, Any] | None
+    texts: dict[str, str]
+    values: dict[str, Any] = field(default_factory=dict)
+    failing: tuple[str, ...] = ()
+
+
+def borderlines(view: View, corpus: str, per_side: int, most: int) -> list[Borderline]:
+    """For each threshold of each rule the records nearest to it, on both sides; ties by key."""
+    found: list[Borderline] = []
+    for name, facts in view.nodes(corpus).items():
+        table = view.node_table(corpus, name)
+        if facts["kind"] != "decide" or table is None:
+            continue
+        columns = table.collect_schema()
+        for rule, sql in rule_conditions(facts):
+            for atom in parse(sql, f"{name}.{rule}").atoms:
+                kind = columns.get(atom.column)
+                if kind is None or not kind.is_numeric() or len(found) == most:
+                    continue
+                near = _nearest(table, atom, per_side)
+                if near:
+                    found.append(Borderline(name, rule, sql, atom, near))
+    return found
+
+
+def _nearest(table: pl.LazyFrame, atom: Atom, per_side: int) -> tuple[Near, ...]:
+    value = pl.col(atom.column).cast(pl.Float64)
+    holds = {
+        ">": value > atom.literal,
+        ">=": value >= atom.literal,
+        "<": value < atom.literal,
+        "<=": value <= atom.literal,
+        "=": value == atom.literal,
+        "!=": value != atom.literal,
+    }[atom.op]
+    # On the equal side of `=` and `!=` all records are equally near.
+    sides = {"=": (False,), "!=": (True,)}.get(atom.op, (True, False))
+    frame = table.select("record_key", value=value, holds=holds, off=(value - atom.literal).abs())
+    parts = [
+        frame.filter(pl.col("holds") if side else ~pl.col("holds")).sort("off", "record_key").head(per_side)
+        for side in sides
+    ]
+    rows = pl.concat(parts).select("record_key", "value", "holds").sort("value", "record_key").collect().rows()
+    return tuple(Near(*row) for row in rows)
+
+
+def duplicate_pairs(view: View, corpus: str, per_kind: int) -> list[Pair]:
+    """For each decision and kind of duplicate some pairs, those of the lowest keys."""
+    pairs = []
+    for name, facts in view.nodes(corpus).items():
+        table = view.node_table(corpus, name)
+        if facts["kind"] != "decide" or table is None:
+            continue
+        duplicates = table.filter((pl.col("state") == "duplicate") & pl.col("representative").is_not_null())
+        kinds = duplicates.select(pl.col("reason").unique()).collect().to_series().drop_nulls().sort().to_list()
+        for kind in kinds:
+            some = duplicates.filter(pl.col("reason") == kind).sort("record_key").head(per_kind)
+            rows = some.select("record_key", "representative", "distance").collect().rows()
+            pairs += [Pair(name, kind, *row) for row in rows]
+    return pairs
+
+
+def pictured(
+    view: View, corpus: str, keys: Sequence[str], texts: Sequence[str], licence: str, hidden: Sequence[str]
+) -> dict[str, Pictured]:
+    """What is told beside each picture. `texts` are columns or fields to quote, `hidden` columns are left out."""
+    wanted = sorted(set(keys))
+    rows = {row["record_key"]: row for row in _records(view, corpus, wanted)}
+    values: dict[str, dict[str, Any]] = {key: {} for key in rows}
+    failing: dict[str, list[str]] = {key: [] for key in rows}
+    written: dict[str, dict[str, str]] = {key: {} for key in rows}
+    for name, facts in view.nodes(corpus).items():
+        table = view.node_table(corpus, name)
+        if table is None:
+            continue
+        columns = table.collect_schema()
+        if facts["kind"] == "annotate":
+            said = [column for column in texts if column in columns]
+            for row in _rows(table, wanted, said):
+                written[row.pop("record_key")] |= row
+        if facts["kind"] == "decide":
+            read = [column for column in columns if column not in schemas.VERDICT.names and column not in hidden]
+            for row in _rows(table, wanted, ["failing", *read]):
+                key = row.pop("record_key")
+                failing[key] += row.pop("failing") or []
+                values[key] |= row
+    return {key: _pictured(row, texts, licence, values[key], failing[key], written[key]) for key, row in rows.items()}
+
+
+def _pictured(
+    row: Mapping[str, Any],
+    texts: Sequence[str],
+    licence: str,
+    values: dict[str, Any],
+    failing: Sequence[str],
+    written: Mapping[str, str],
+) -> Pictured:
+    fields = orjson.loads(row["fields"] or b"{}")
+    media = row["media"] or []
+    quoted = {name: written.get(name) or fields.get(name) for name in texts}
+    return Pictured(
+        key=row["record_key"],
+        source=row["source"],
+        place=row["place"],
+        licence=fields.get(licence),
+        state=row["state"],
+        node=row["node"],
+        reason=row["reason"],
+        message=row["message"],
+        # The picture, where a record has several media; else whatever comes first.
+        media=next((ref for ref in media if ref["role"] == "image"), media[0] if media else None),
+        texts={name: str(text) for name, text in quoted.items() if text},
+        values=values,
+        failing=tuple(failing),
+    )
+
+
+def _records(view: View, corpus: str, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Records with their final states, read only from the buckets that hold them."""
+    for bucket in sorted({view.store.bucket(key) for key in keys}):
+        here = [key for key in keys if view.store.bucket(key) == bucket]
+        parts = bucket_frames(view, corpus, bucket, ["source", "place", "fields", "media"])
+        yield from parts.filter(pl.col("record_key").is_in(here)).sort("record_key").collect().to_dicts()
+
+
+def bucket_frames(view: View, corpus: str, bucket: str, columns: Sequence[str]) -> pl.LazyFrame:
+    """Named columns of the records of one bucket, with their final states."""
+    records, states = view.store.records(corpus), view.store.states(corpus)
+    versions = view.snapshot.tables
+    left = records.scan(["record_key", *columns], bucket, versions.get(records.name))
+    right = states.scan(None, bucket, versions.get(states.name))
+    return left.join(right, on="record_key", how="left")
+
+
+def _rows(table: pl.LazyFrame, keys: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
+    found = table.filter(pl.col("record_key").is_in(keys)).select("record_key", *columns)
+    return found.sort("record_key").collect().to_dicts()

@@ -1,0 +1,38 @@
+"""Opening quarantined records again: their outcomes are removed, so that the next run makes them anew."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from catalog.errors import UserError
+from catalog.rules import parse
+from catalog.storage import open_storage
+from catalog.store import open_store
+from catalog.view import open_view
+
+COLUMNS = ("reason", "message", "node", "corpus", "attempt", "record_key")
+
+
+def reopen(store: str, where: str) -> dict[tuple[str, str], int]:
+    """Per corpus and node how many records of the newest snapshot were opened again; raises UserError."""
+    condition = parse(where, "--where")
+    for column in condition.columns:
+        if column not in COLUMNS:
+            raise UserError(f"--where: there is no column {column!r}; there are: {', '.join(COLUMNS)}")
+    counts: dict[tuple[str, str], int] = {}
+    opened = open_store(store)
+    with open_storage(store).lock():
+        view = open_view(store)
+        tag = f"retry{opened.next_run():06d}"
+        for corpus in view.corpora:
+            for name, node in view.nodes(corpus).items():
+                for table_name in (node["table"], node["verify"]):
+                    if table_name is None or not table_name.startswith("outcomes/"):
+                        continue
+                    rows = view.scan_named(table_name).filter(pl.col("status") == "quarantined")
+                    rows = rows.with_columns(node=pl.lit(name), corpus=pl.lit(corpus))
+                    fit = rows.filter(pl.sql_expr(where)).select("record_key").collect()
+                    if fit.height:
+                        table = opened.existing(table_name)
+                        counts[corpus, name] = counts.get((corpus, name), 0) + table.remove_rows(fit, tag)
+    return {place: count for place, count in counts.items() if count}

@@ -1,0 +1,47 @@
+"""Writing the report of a corpus into its store: `reports/<corpus>.html`, `.json` and `.txt`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import orjson
+
+from catalog.report import FORMAT, gather
+from catalog.report_page import render_html
+from catalog.report_text import render_text
+from catalog.view import View
+from pipeline.media import MediaReader
+from pipeline.thumbnails import thumbnails
+
+
+def write_report(view: View, corpus: str, root: Path, store: str) -> str:
+    """Write all three, and return the name of the page within the store.
+
+    `root` is the media root of the run; `store` is how the user names the store, since the page shows commands to copy.
+    Raises UserError for an unknown corpus.
+    """
+    report = gather(view, corpus)
+    storage = view.store.storage
+    media = {key: record.media for key, record in report.pictured.items()}
+    reader = MediaReader(str(root), storage.uri, tuple(sorted(storage.options.items())))
+    pictures = thumbnails(media, reader, min(4, os.cpu_count() or 1))
+    page = f"reports/{corpus}.html"
+    storage.write(page, render_html(report, pictures, store).encode())
+    storage.write(f"reports/{corpus}.txt", render_text(report, store).encode())
+    # Last, because it says that the report of this snapshot is there.
+    storage.write(f"reports/{corpus}.json", report.to_json())
+    return page
+
+
+def refresh_report(view: View, corpus: str, root: Path, store: str) -> str:
+    """As `write_report`, unless the report of this snapshot is there already."""
+    page = f"reports/{corpus}.html"
+    try:
+        head = orjson.loads(view.store.storage.read(f"reports/{corpus}.json"))
+        current = (head["format"], head["snapshot"]) == (FORMAT, view.snapshot.number)
+    except (FileNotFoundError, orjson.JSONDecodeError, KeyError, TypeError):
+        current = False
+    if current and view.store.storage.exists(page):
+        return page
+    return write_report(view, corpus, root, store)

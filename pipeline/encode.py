@@ -1,0 +1,184 @@
+"""Encoding: pictures to codes, text to ids, joined by a template into the sequences that trainers read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from catalog.keys import canonical, sample_key
+from model import templates
+from model.image_tokenizer import Codes, Grid, ImageTokenizer, load_image_tokenizer
+from model.resize import Size, apply, for_generation, for_understanding
+from model.sequences import Segments, check, render
+from model.text_tokenizer import TextTokenizer
+from model.vocabulary import Vocabulary
+from pipeline.operator import Column, Measure, Params, Quarantine, Record
+from pipeline.pictures import open_picture
+
+Task = Literal["text_to_image", "understanding"]
+
+
+class EncodeParams(Params):
+    """What a sequence is made of.
+
+    `prompt` and `answer` name columns or mapped fields. For text_to_image the prompt is the caption and `resolution`
+    the side of the stage's aspect buckets in pixels; for understanding `prompt` is the question and `answer` what
+    the model should say. Tokenizers are `embedded`, `patch-vq`, or a path.
+    """
+
+    task: Task
+    prompt: str
+    answer: str | None = None
+    resolution: int = 0
+    variant: str = "main"
+    role: str = "image"
+    text_tokenizer: str = "embedded"
+    image_tokenizer: str = "patch-vq"
+    max_tokens: int = 8192
+    provenance: tuple[str, ...] = ()
+
+
+class Encode(Measure):
+    """Token sequences of one record, ready to be packed."""
+
+    name = "encode"
+    version = 1
+    Params = EncodeParams
+    params: EncodeParams
+    time_limit: ClassVar[float] = 120.0
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Parallel lists, one entry a sample."""
+        return (
+            Column("sample_keys", pa.list_(pa.string()), "keys of the samples"),
+            Column("sample_heads", pa.list_(pa.string()), "task, resolution, template, variant as JSON"),
+            Column("sample_licences", pa.list_(pa.string()), "licence of each sample"),
+            Column("text_tokens", pa.list_(pa.int64()), "ids of text and special tokens"),
+            Column("image_tokens", pa.list_(pa.int64()), "ids of image codes"),
+            Column("sample_ids", pa.list_(pa.binary()), "int32 little-endian ids"),
+            Column("sample_metas", pa.list_(pa.binary()), "the sample's JSON member"),
+        )
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns that prompt, answer and provenance come from."""
+        named = [self.params.prompt, self.params.answer, "source", "licence", *self.params.provenance]
+        return tuple(dict.fromkeys(name for name in named if name is not None))
+
+    def fingerprint_parts(self) -> dict[str, Any]:
+        """Tokenizers, vocabulary and template decide the ids."""
+        return {**self.card_parts(), "template": self._template.fingerprint()}
+
+    def card_parts(self) -> dict[str, Any]:
+        """What a shard set's card says of the sequences in it."""
+        text, image = self._text, self._image
+        return {
+            "vocabulary": {**self._vocabulary.to_json(), "fingerprint": self._vocabulary.fingerprint()},
+            "tokenizers": {
+                "text": {"name": text.name, "fingerprint": text.fingerprint, "embedded": text.is_embedded},
+                "image": {
+                    "name": image.name,
+                    "revision": image.revision,
+                    "fingerprint": image.fingerprint(),
+                    "embedded": image.is_embedded,
+                },
+            },
+            "templates": {self.params.task: self._template.fingerprint()},
+        }
+
+    @property
+    def embedded(self) -> tuple[str, ...]:
+        """The tokenizers that are stand-ins."""
+        kinds = self.card_parts()["tokenizers"].values()
+        return tuple(kind["name"] for kind in kinds if kind["embedded"])
+
+    @property
+    def loads_model(self) -> bool:  # type: ignore[override]
+        """A tokenizer that is not embedded is a model."""
+        return self.params.image_tokenizer != "patch-vq"
+
+    @cached_property
+    def _text(self) -> TextTokenizer:
+        name = self.params.text_tokenizer
+        return TextTokenizer.embedded() if name == "embedded" else TextTokenizer.load(name)
+
+    @cached_property
+    def _image(self) -> ImageTokenizer:
+        return load_image_tokenizer(self.params.image_tokenizer)
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary.from_tokenizer(self._text, self._image.codes)
+
+    @property
+    def _template(self) -> templates.Template:
+        return templates.TEMPLATES[self.params.task]
+
+    def setup(self) -> None:
+        """Load the tokenizers."""
+        _ = self._vocabulary
+
+    def process(self, record: Record) -> Sequence[Any]:
+        """One sample of the record's task."""
+        prompt = _text_of(record, self.params.prompt)
+        answer = None if self.params.answer is None else _text_of(record, self.params.answer)
+        codes = self._codes(record)
+        segments = self._segments(prompt, answer, codes)
+        sequence = render(segments, self._vocabulary, self._text)
+        count = len(sequence.ids)
+        if count > self.params.max_tokens:
+            raise Quarantine("sequence too long", f"{count} tokens, at most {self.params.max_tokens}")
+        check(sequence, self._vocabulary)
+        image_tokens = int(sequence.image_mask().sum())
+        template = f"{self._template.name}/v{self._template.version}"
+        task, resolution, variant = self.params.task, self.params.resolution, self.params.variant
+        key = sample_key(record.key, task, resolution, template, variant)
+        head = {"task": task, "resolution": resolution, "template": template, "variant": variant}
+        licence = record.values["licence"]
+        meta = {
+            **head,
+            "spans": [span.to_json() for span in sequence.spans],
+            "tokens": {"text": count - image_tokens, "image": image_tokens},
+            "licence": licence,
+            "provenance": {
+                "record_key": record.key,
+                "source": record.values["source"],
+                "media": [ref.digest for ref in record.media],
+                **{name: record.values[name] for name in self.params.provenance},
+            },
+        }
+        return (
+            [key],
+            [canonical(head).decode()],
+            [licence],
+            [count - image_tokens],
+            [image_tokens],
+            [np.asarray(sequence.ids, dtype="<i4").tobytes()],
+            [canonical(meta)],
+        )
+
+    def _codes(self, record: Record) -> Codes:
+        picture = open_picture(record.read(self.params.role))
+        size = Size(picture.width, picture.height)
+        if self.params.task == "text_to_image":
+            geometry = for_generation(size, self.params.resolution)
+        else:
+            geometry = for_understanding(size)
+        return self._image.encode(np.asarray(apply(picture, geometry)))
+
+    def _segments(self, prompt: str, answer: str | None, codes: Codes) -> Segments:
+        if self.params.task == "text_to_image":
+            return templates.text_to_image(prompt, Grid(*codes.shape), codes)
+        return templates.understanding(prompt, (codes,), answer)
+
+
+def _text_of(record: Record, column: str) -> str:
+    value = record.values[column]
+    if not isinstance(value, str) or not value.strip():
+        raise Quarantine(f"no {column}", f"{column} is empty; drop such records with a rule if that is expected")
+    return value.strip()

@@ -1,0 +1,76 @@
+"""The page docs/measures.md, made from the columns that the measures declare.
+
+python -m pipeline.measures.page > docs/measures.md
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.operator import Column, Measure, load_operator
+
+SHOWN: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("header", {}),
+    ("pixels", {}),
+    ("phash", {}),
+    ("text", {}),
+    ("scores", {"column": "score", "name": "artimuse", "low": 0, "high": 100}),
+)
+"""The measures of the page with the parameters they are shown with."""
+
+_INTRODUCTION = """# Measures
+
+A measure looks at a record and writes columns; it never drops. Every column declares its range and which
+direction is the good one: `unifactory plan` refuses a threshold outside the range, and a value outside it
+sets the record aside. A record that cannot be measured goes to quarantine with a short reason.
+
+Pictures are opened in one place (`pipeline/pictures.py`): turned upright, alpha on white, 16 bits scaled to
+8, CMYK and palettes converted, an animation's first frame; ICC profiles are not applied. Reasons for
+quarantine there: {reasons}.
+
+This page is made by `python -m pipeline.measures.page`.
+"""
+
+
+def measures_page() -> str:
+    """The page as Markdown."""
+    from pipeline.pictures import REASONS
+
+    reasons = ", ".join(f"`{reason}`" for reason in REASONS)
+    return "\n".join([_INTRODUCTION.format(reasons=reasons), *_sections()])
+
+
+def _sections() -> Iterator[str]:
+    for name, params in SHOWN:
+        measure = load_operator(name).build(params)
+        assert isinstance(measure, Measure)
+        yield f"## {name}, version {measure.version}\n"
+        yield (type(measure).__doc__ or "").split("\n", maxsplit=1)[0] + "\n"
+        if params:
+            yield "Shown with " + ", ".join(f"`{key}: {value}`" for key, value in params.items()) + ".\n"
+        yield "| column | type | range | better | about |\n|---|---|---|---|---|"
+        yield from (_row(column) for column in measure.columns)
+        yield ""
+
+
+def _row(column: Column) -> str:
+    cells = (column.name, str(column.type), _range(column), column.better or "", column.about)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _range(column: Column) -> str:
+    if pa.types.is_boolean(column.type):
+        return "true, false"
+    if column.low is None and column.high is None:
+        return ""
+    low = "" if column.low is None else f"{column.low:,.10g}"
+    high = "" if column.high is None else f"{column.high:,.10g}"
+    return f"{low} to {high}" if high else f"{low} or more"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(measures_page())

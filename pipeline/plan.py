@@ -1,0 +1,319 @@
+"""What a recipe comes to, worked out without touching data: operators, fingerprints, columns, rules, branches."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+from pydantic import ValidationError
+
+from catalog.columns import Column
+from catalog.decisions import Decision, Duplicates, Licence, Quota, Route, Rules, Split
+from catalog.errors import UserError
+from catalog.keys import fingerprint
+from catalog.rules import SKIP, Condition, OnNull, check_ranges, check_types, parse
+from pipeline.operator import Expander, Measure, Merger, Operator, load_operator
+from pipeline.recipe import INGEST, AnyNode, EncodeNode, OperatorNode, PackNode, Recipe, dep
+
+RECORD_COLUMNS = {
+    "source": Column("source", pa.string(), "name of the source"),
+    "split_group": Column("split_group", pa.string(), "key of the root the record comes from"),
+}
+
+_KINDS: dict[str, type[Operator]] = {"measure": Measure, "annotate": Measure, "encode": Measure}
+
+
+@dataclass(frozen=True)
+class PlannedOperator:
+    """An operator with validated parameters and the fingerprint under which its outcomes are cached."""
+
+    op: str
+    params: dict[str, Any]
+    operator: Operator
+    fingerprint: str
+
+    @property
+    def table(self) -> str:
+        """The name of its outcome table."""
+        slug = re.sub(r"[^a-z0-9]+", "_", self.op.lower()).strip("_")
+        return f"outcomes/{slug}-{self.fingerprint[:12]}"
+
+
+@dataclass(frozen=True)
+class PlannedRule:
+    """A rule with its missing-model branch taken; `condition` is None when it is skipped."""
+
+    name: str
+    condition: Condition | None
+    on_null: OnNull
+    branch: str
+    """`keep`, `else` or `skip`: which text of the rule counts."""
+
+
+@dataclass(frozen=True)
+class PlannedNode:
+    """One node, ready to run. `reads` maps the columns it reads to the nodes that write them (`ingest`: the record)."""
+
+    name: str
+    node: AnyNode
+    kind: str
+    fingerprint: str
+    reads: dict[str, str] = field(default_factory=dict)
+    runs: PlannedOperator | None = None
+    verify: PlannedOperator | None = None
+    rules: tuple[PlannedRule, ...] = ()
+    missing: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A resolved recipe."""
+
+    recipe: Recipe
+    nodes: dict[str, PlannedNode]
+
+    @property
+    def fingerprint(self) -> str:
+        """What decides the corpus, apart from the data."""
+        sources = {name: source.model_dump(mode="json") for name, source in self.recipe.sources.items()}
+        return fingerprint({"sources": sources, "nodes": {n: p.fingerprint for n, p in self.nodes.items()}})
+
+    def columns(self, name: str) -> dict[str, tuple[str, Column]]:
+        """Columns a node may read: name -> (node that writes it, contract). Birth hides what lies above it."""
+        return _visible(self.recipe, name, self.nodes)
+
+
+def resolve(recipe: Recipe, place: str) -> Plan:
+    """Work a recipe out; raises UserError with `place` and the node for whatever cannot be right."""
+    planned: dict[str, PlannedNode] = {}
+    for name in recipe.order:
+        try:
+            planned[name] = _resolve_node(recipe, name, planned)
+        except UserError as error:
+            raise UserError(f"{place}: {error}") from None
+    return Plan(recipe, planned)
+
+
+def _resolve_node(recipe: Recipe, name: str, planned: dict[str, PlannedNode]) -> PlannedNode:
+    node = recipe.nodes[name]
+    for need in node.needs:
+        above, _, route = need.partition(".")
+        target = recipe.nodes[above]
+        if isinstance(target, PackNode):
+            raise UserError(f"nodes.{name}.needs: {above!r} packs; nothing comes after packing")
+        if route and not (isinstance(target, Route) and route in target.routes):
+            raise UserError(f"nodes.{name}.needs: {above!r} has no route {route!r}")
+    if isinstance(node, PackNode):
+        for need in node.needs:
+            if not isinstance(recipe.nodes[dep(need)], EncodeNode):
+                raise UserError(f"nodes.{name}.needs: {need!r} is not an encode node")
+        if not node.needs:
+            raise UserError(f"nodes.{name}.needs: packing needs an encode node")
+        upstream = [planned[dep(need)].fingerprint for need in node.needs]
+        return PlannedNode(name, node, "pack", fingerprint([node.model_dump(mode="json"), upstream]))
+    visible = _visible(recipe, name, planned)
+    if isinstance(node, OperatorNode):
+        resolved = _resolve_operator_node(name, node, planned, visible)
+        if resolved.runs is not None and resolved.runs.operator.needs_network and not node.network:
+            raise UserError(f"nodes.{name}: {resolved.runs.op} uses the network; write `network: true` at the node")
+        return resolved
+    assert isinstance(node, Decision)
+    return _resolve_decision(name, node, planned, visible)
+
+
+def _visible(recipe: Recipe, name: str, planned: Mapping[str, PlannedNode]) -> dict[str, tuple[str, Column]]:
+    found = {column: (INGEST, contract) for column, contract in RECORD_COLUMNS.items()}
+    for source in recipe.sources.values():
+        for mapped in (*source.map, *source.const):
+            kind = pa.float64() if source.types.get(mapped) in ("int", "float") else pa.string()
+            found.setdefault(mapped, (INGEST, Column(mapped, kind, f"field {mapped} of the source")))
+    waiting = [dep(need) for need in recipe.nodes[name].needs]
+    seen: set[str] = set()
+    written: dict[str, tuple[str, Column]] = {}
+    while waiting:
+        above = waiting.pop()
+        if above in seen:
+            continue
+        seen.add(above)
+        plan = planned[above]
+        if plan.runs is not None and isinstance(plan.runs.operator, Measure):
+            for column in plan.runs.operator.columns:
+                written[column.name] = (above, column)
+        if plan.runs is not None and isinstance(plan.runs.operator, (Expander, Merger)):
+            continue
+        waiting += [dep(need) for need in recipe.nodes[above].needs]
+    return {**found, **written}
+
+
+def plan_operator(
+    name: str,
+    op: str,
+    params: dict[str, Any],
+    planned: Mapping[str, PlannedNode],
+    visible: Mapping[str, tuple[str, Column]],
+) -> tuple[PlannedOperator, dict[str, str]]:
+    """Build an operator for a node; returns it with the columns it reads. Raises UserError."""
+    try:
+        kind = load_operator(op)
+    except UserError as error:
+        raise UserError(f"nodes.{name}: {error}") from None
+    try:
+        operator = kind.build(params)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(["nodes", name, "params", *(str(part) for part in first["loc"])])
+        what = "is not a parameter of " + op if first["type"] == "extra_forbidden" else first["msg"]
+        if first["type"] == "missing":
+            what = "is missing"
+        raise UserError(f"{where}: {what.removeprefix('Value error, ')}") from None
+    reads: dict[str, str] = {}
+    for column in operator.reads:
+        if column not in visible:
+            raise UserError(f"nodes.{name}: {op} reads {column!r}, which no node above writes")
+        reads[column] = visible[column][0]
+    upstream = {column: planned[above].fingerprint for column, above in reads.items() if above != INGEST}
+    parts = {
+        "op": op,
+        "version": kind.version,
+        "params": operator.params.model_dump(mode="json"),
+        "parts": operator.fingerprint_parts(),
+        "upstream": upstream,
+    }
+    return PlannedOperator(op, params, operator, fingerprint(parts)), reads
+
+
+def _resolve_operator_node(
+    name: str,
+    node: OperatorNode,
+    planned: Mapping[str, PlannedNode],
+    visible: Mapping[str, tuple[str, Column]],
+) -> PlannedNode:
+    verb = next(verb for verb in ("measure", "annotate", "encode", "expand", "merge") if hasattr(node, verb))
+    params = dict(node.params)
+    if isinstance(node, EncodeNode):
+        params["task"] = node.encode
+    op: str = node.op  # type: ignore[attr-defined]
+    if node.requires is not None and params.get(node.requires) is None:
+        missing = f"no {node.requires} given"
+        params = {key: value for key, value in params.items() if value is not None}
+    else:
+        missing = None
+    runs, reads = plan_operator(name, op, params, planned, visible)
+    expected = {"expand": Expander, "merge": Merger}.get(verb, Measure)
+    if not isinstance(runs.operator, expected):
+        raise UserError(f"nodes.{name}: {op} cannot {verb}; it is a {type(runs.operator).__mro__[1].__name__.lower()}")
+    if isinstance(runs.operator, Merger) and runs.operator.group_by not in visible:
+        raise UserError(f"nodes.{name}: {op} groups by {runs.operator.group_by!r}, which no node above writes")
+    if isinstance(runs.operator, Merger):
+        reads[runs.operator.group_by] = visible[runs.operator.group_by][0]
+    if isinstance(runs.operator, Measure):
+        for column in runs.operator.columns:
+            other = visible.get(column.name)
+            if other is not None and other[0] != INGEST:
+                raise UserError(f"nodes.{name}: writes {column.name!r}, which {other[0]} writes already")
+    missing = missing or runs.operator.missing
+    if missing is not None and node.requires is None:
+        raise UserError(f"nodes.{name}: {op} cannot run: {missing}; write `requires:` if rules have an `else`")
+    for read, above in reads.items():
+        if above != INGEST and planned[above].missing is not None:
+            raise UserError(f"nodes.{name}: reads {read!r} of {above}, which cannot run: {planned[above].missing}")
+    return PlannedNode(name, cast("AnyNode", node), verb, runs.fingerprint, reads, runs=runs, missing=missing)
+
+
+def _resolve_decision(
+    name: str, node: Decision, planned: Mapping[str, PlannedNode], visible: Mapping[str, tuple[str, Column]]
+) -> PlannedNode:
+    reads: dict[str, str] = {}
+    notes: list[str] = []
+    rules: list[PlannedRule] = []
+    verify = None
+    contracts = {column: contract for column, (_, contract) in visible.items()}
+
+    def need(column: str, where: str) -> None:
+        if column not in visible:
+            known = ", ".join(sorted(visible))
+            raise UserError(f"{where}: no node above writes {column!r}; there are: {known}")
+        above = visible[column][0]
+        if above != INGEST and planned[above].missing is not None:
+            raise UserError(f"{where}: {column!r} of {above} is missing ({planned[above].missing})")
+        reads[column] = above
+
+    def condition(sql: str, where: str) -> Condition:
+        parsed = parse(sql, where)
+        for column in parsed.columns:
+            need(column, where)
+        check_types(parsed, contracts, where)
+        check_ranges(parsed, contracts, where)
+        if not parsed.checked:
+            notes.append(f"{where}: not range-checked: {sql}")
+        return parsed
+
+    if isinstance(node, Rules):
+        for rule_name, rule in node.rules.items():
+            where = f"nodes.{name}.rules.{rule_name}"
+            lacking = _lacking(parse(rule.keep, where), planned, visible)
+            if lacking is None:
+                rules.append(PlannedRule(rule_name, condition(rule.keep, where), rule.on_null, "keep"))
+            elif rule.otherwise is None:
+                raise UserError(f"{where}: {lacking}; name an `else:` rule on other columns, or `else: skip`")
+            elif rule.otherwise == SKIP:
+                rules.append(PlannedRule(rule_name, None, rule.on_null, "skip"))
+                notes.append(f"{where}: skipped: {lacking}")
+            else:
+                rules.append(PlannedRule(rule_name, condition(rule.otherwise, where), rule.on_null, "else"))
+                notes.append(f"{where}: uses else `{rule.otherwise}`: {lacking}")
+    elif isinstance(node, Route):
+        for route, sql in node.routes.items():
+            condition(sql, f"nodes.{name}.routes.{route}")
+    elif isinstance(node, Licence):
+        need(node.field, f"nodes.{name}.field")
+    elif isinstance(node, Quota):
+        need(node.by, f"nodes.{name}.by")
+    elif isinstance(node, Duplicates):
+        for item in node.order:
+            need(item.split()[0], f"nodes.{name}.order")
+        if node.placeholder_sources is not None:
+            need(node.placeholder_field, f"nodes.{name}.placeholder_field")
+        if node.near is not None:
+            for column in (node.near.column, *node.near.variants):
+                need(column, f"nodes.{name}.near")
+            if node.near.verify is not None:
+                verify, _ = plan_operator(name, node.near.verify, {}, planned, {})
+    else:
+        assert isinstance(node, Split)
+    parts = {
+        "decision": node.model_dump(mode="json"),
+        "branches": [rule.branch for rule in rules],
+        "upstream": {column: planned[above].fingerprint for column, above in reads.items() if above != INGEST},
+        "verify": verify.fingerprint if verify else None,
+    }
+    return PlannedNode(
+        name, node, "decide", fingerprint(parts), reads, verify=verify, rules=tuple(rules), notes=tuple(notes)
+    )
+
+
+def _lacking(
+    condition: Condition, planned: Mapping[str, PlannedNode], visible: Mapping[str, tuple[str, Column]]
+) -> str | None:
+    """Why a column the condition reads cannot be measured here, None when all can."""
+    for column in condition.columns:
+        above = visible.get(column, (INGEST, None))[0]
+        if above != INGEST and planned[above].missing is not None:
+            return f"{column} of {above} is missing ({planned[above].missing})"
+    return None
+
+
+def check_sources(recipe: Recipe, root: Path) -> None:
+    """Raise UserError if a source is plainly unusable; reads next to nothing."""
+    if not root.is_dir():
+        raise UserError(f"--root {root}: is not a folder")
+    for name, source in recipe.sources.items():
+        try:
+            source.check(root)
+        except UserError as error:
+            raise UserError(f"sources.{name}: {error}") from None

@@ -1,0 +1,121 @@
+"""The Ray engine: core tasks, and actors for operators that load a model. The driver is the only committer."""
+
+from __future__ import annotations
+
+import time
+from itertools import cycle
+from typing import Any
+
+from catalog.errors import UserError
+from pipeline.engine import Death
+from pipeline.worker import Task, Unit, UnitResult, run_unit
+
+
+def inside_ray_job() -> bool:
+    """Whether this process was started by `ray job submit`, or Ray is connected already."""
+    import os
+    import sys
+
+    ray = sys.modules.get("ray")
+    return "RAY_JOB_ID" in os.environ or bool(ray is not None and ray.is_initialized())
+
+
+class RayEngine:
+    """Units as Ray tasks without Ray's own retries: a record that kills its worker must be found, not run for ever."""
+
+    def __init__(self, workers: int, address: str | None = None) -> None:
+        try:
+            import ray
+            from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, WorkerCrashedError
+        except ImportError:
+            raise UserError("--engine ray needs Ray; install it with: pip install 'unifactory[ray]'") from None
+        self.workers = workers
+        self._ray: Any = ray
+        self._deaths = (WorkerCrashedError, ActorDiedError, ActorUnavailableError, OutOfMemoryError)
+        self._started = not ray.is_initialized()
+        if self._started:
+            _connect(ray, workers, address)
+        self._run = ray.remote(num_cpus=1, max_retries=0)(run_unit)
+        self._actors: list[Any] = []
+        self._actor_task: Task | None = None
+        self._turn: Any = iter(())
+        self._running: dict[Any, tuple[Unit, float, Any]] = {}
+
+    def submit(self, task: Task, unit: Unit) -> None:
+        """Start a unit as a task, or on one of the actors of an operator that loads a model."""
+        actor = None
+        if task.loads_model:
+            actor = self._actor(task)
+            ref = actor.run.remote(task, unit)
+        else:
+            ref = self._run.remote(task, unit)
+        self._running[ref] = (unit, time.monotonic(), actor)
+
+    def _actor(self, task: Task) -> Any:
+        if self._actor_task != task:
+            self._drop_actors()
+            self._actors = [self._new_actor() for _ in range(self.workers)]
+            self._actor_task = task
+            self._turn = cycle(range(self.workers))
+        return self._actors[next(self._turn)]
+
+    def _new_actor(self) -> Any:
+        return self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Actor).remote()
+
+    def _drop_actors(self) -> None:
+        for actor in self._actors:
+            self._ray.kill(actor)
+        self._actors = []
+        self._actor_task = None
+
+    def wait(self, seconds: float) -> list[tuple[Unit, UnitResult | Death]]:
+        """What finished; blocks at most so long."""
+        done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
+        # Whatever else is ready by now comes along.
+        rest = [ref for ref in self._running if ref not in done]
+        if done and rest:
+            done += self._ray.wait(rest, num_returns=len(rest), timeout=0)[0]
+        found: list[tuple[Unit, UnitResult | Death]] = []
+        for ref in done:
+            unit, submitted, actor = self._running.pop(ref)
+            try:
+                found.append((unit, self._ray.get(ref)))
+            except self._deaths:
+                found.append((unit, Death(None, time.monotonic() - submitted)))
+                if actor in self._actors:
+                    self._actors[self._actors.index(actor)] = self._new_actor()
+        return found
+
+    def close(self) -> None:
+        """End the actors, and Ray if this engine started it."""
+        self._drop_actors()
+        if self._started:
+            self._ray.shutdown()
+
+
+class _Actor:
+    """Keeps a worker process, and with it the operator it has loaded."""
+
+    def run(self, task: Task, unit: Unit) -> UnitResult:
+        return run_unit(task, unit)
+
+
+def _connect(ray: Any, workers: int, address: str | None) -> None:
+    import os
+    import sys
+
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
+    common: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+        "runtime_env": {"env_vars": {"PYTHONPATH": path, **threads}},
+    }
+    try:
+        if address:
+            ray.init(address=address, **common)
+        else:
+            ray.init(num_cpus=workers, include_dashboard=False, **common)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        where = address or "a local Ray"
+        raise UserError(f"--ray {where}: cannot be reached: {str(error).splitlines()[0]}") from None

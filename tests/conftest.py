@@ -1,0 +1,67 @@
+"""What tests of several rooms share: settings of property tests, an object store on loopback, one Ray."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# The same examples in every run, so that a failure of the suite is a fault of the change before it;
+# HYPOTHESIS_PROFILE=explore looks further.
+_QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=_QUIET)
+settings.register_profile("explore", deadline=None, max_examples=2000, suppress_health_check=_QUIET)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[dict[str, str]]:
+    """Options of an S3-compatible server on loopback."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_REGION": "us-east-1",
+    }
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: dict[str, str], request: pytest.FixtureRequest) -> tuple[str, dict[str, str]]:
+    """The address of an empty bucket of this test's own, and the options that reach it."""
+    import boto3
+
+    client: Any = boto3.client(
+        "s3",
+        endpoint_url=s3_server["AWS_ENDPOINT_URL"],
+        aws_access_key_id="testing",
+        aws_secret_access_key="testing",
+        region_name="us-east-1",
+    )
+    bucket = f"bucket-{abs(hash(request.node.nodeid)):x}"
+    client.create_bucket(Bucket=bucket)
+    return f"s3://{bucket}/store", s3_server
+
+
+@pytest.fixture(scope="session")
+def ray_runtime() -> Iterator[Any]:
+    """One Ray with two CPUs for all tests marked `ray`; they share a worker through xdist_group("ray")."""
+    ray = pytest.importorskip("ray")
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"env_vars": {"PYTHONPATH": os.getcwd(), **threads}},
+    )
+    yield ray
+    ray.shutdown()
