@@ -19,6 +19,7 @@ from catalog.report_words import brief, number, one_line, share, value_text
 from catalog.rules import Atom
 
 _SIGNS = {">=": "≥", "<=": "≤", "!=": "≠"}
+"""Comparisons as people write them."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def render_html(report: Report, pictures: Mapping[str, Thumbnail], store: str) -
         "number": number,
         "said": said,
         "share": share,
+        "signs": signs,
         "shown_values": shown_values,
         "threshold": threshold,
         "total": total,
@@ -82,8 +84,7 @@ def _sections(report: Report) -> Iterator[tuple[str, str]]:
         "dropped": ("Dropped", report.dropped),
         "duplicates": ("Duplicates", report.duplicates),
         "quarantined": ("Quarantined", report.quarantined),
-        "sources": ("Sources", (True,)),
-        "licences": ("Licences", (True,)),
+        "sources": ("Sources and licences", (True,)),
         "tokens": ("Tokens", report.token_counts),
         "timing": ("Time", report.timings),
         "shards": ("Shards", report.sets),
@@ -97,6 +98,13 @@ def _sections(report: Report) -> Iterator[tuple[str, str]]:
 def threshold(atom: Atom) -> str:
     """`≥ 256`."""
     return f"{_SIGNS.get(atom.op, atom.op)} {number(atom.literal)}"
+
+
+def signs(text: str) -> str:
+    """A condition's comparisons as people write them."""
+    for plain, sign in _SIGNS.items():
+        text = text.replace(plain, sign)
+    return text
 
 
 def fate(record: Pictured) -> str:
@@ -133,7 +141,7 @@ def said(group: Group, record: Pictured | None, report: Report) -> Markup:
         return Markup("")
     names = [name for name in dict.fromkeys(re.findall(r"\w+", asked(group, report))) if name in record.values]
     texts = [Markup("{} <b>{}</b>").format(name, one_line(value_text(record.values[name]), 40)) for name in names]
-    return Markup(" · ").join(texts)
+    return Markup("<br>").join(texts)
 
 
 def beyond(chart: ValueChart) -> str:
@@ -161,10 +169,9 @@ class Part:
 def edge(line: Borderline, side: int = 3) -> Iterator[Part]:
     """The row of a threshold, values rising from left to right, `side` places on each side of it."""
     atom = line.atom
-    if atom.op in ("=", "!="):
-        left = [near for near in line.records if near.value < atom.literal]
-    else:
-        left = [near for near in line.records if near.holds == (atom.op in ("<", "<="))]
+    # A value at the threshold stands on the side on which it is judged.
+    below = float.__le__ if atom.op in (">", "<=") else float.__lt__
+    left = [near for near in line.records if below(near.value, atom.literal)]
     right = [near for near in line.records if near not in left]
     yield from _void(side - len(left), side, left_alone=not left)
     yield from (_near(near, atom) for near in left[-side:])

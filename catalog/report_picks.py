@@ -11,6 +11,8 @@ from typing import Any
 
 import orjson
 import polars as pl
+import sqlglot
+from sqlglot import exp
 
 from catalog import schemas
 from catalog.report_values import rule_conditions
@@ -46,7 +48,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Near:
-    """A record close to a threshold."""
+    """A record close to a threshold; `holds` says whether it passes the rule."""
 
     key: str
     value: float
@@ -55,7 +57,7 @@ class Near:
 
 @dataclass(frozen=True)
 class Borderline:
-    """Records nearest to one threshold, sorted by value; `holds` says on which side each lies."""
+    """Records nearest to one threshold, sorted by value."""
 
     node: str
     rule: str
@@ -94,7 +96,10 @@ class Pictured:
 
 
 def borderlines(view: View, corpus: str, per_side: int, most: int) -> list[Borderline]:
-    """For each threshold of each rule the records nearest to it, on both sides; ties by key."""
+    """For each threshold of each rule the records nearest to it, on both sides; ties by key.
+
+    Where a rule makes several comparisons, only records for which this one decides are taken.
+    """
     found: list[Borderline] = []
     for name, facts in view.nodes(corpus).items():
         table = view.node_table(corpus, name)
@@ -102,19 +107,23 @@ def borderlines(view: View, corpus: str, per_side: int, most: int) -> list[Borde
             continue
         columns = table.collect_schema()
         for rule, sql in rule_conditions(facts):
-            for atom in parse(sql, f"{name}.{rule}").atoms:
+            atoms = parse(sql, f"{name}.{rule}").atoms
+            for atom in atoms:
                 kind = columns.get(atom.column)
                 if kind is None or not kind.is_numeric() or len(found) == most:
                     continue
-                near = _nearest(table, atom, per_side)
+                if atom.op == "=" and sum(other.column == atom.column for other in atoms) > 1:
+                    # One value of several that are allowed has no failing side.
+                    continue
+                near = _nearest(table, sql, atom, per_side)
                 if near:
                     found.append(Borderline(name, rule, sql, atom, near))
     return found
 
 
-def _nearest(table: pl.LazyFrame, atom: Atom, per_side: int) -> tuple[Near, ...]:
+def _nearest(table: pl.LazyFrame, sql: str, atom: Atom, per_side: int) -> tuple[Near, ...]:
     value = pl.col(atom.column).cast(pl.Float64)
-    holds = {
+    meets = {
         ">": value > atom.literal,
         ">=": value >= atom.literal,
         "<": value < atom.literal,
@@ -124,27 +133,61 @@ def _nearest(table: pl.LazyFrame, atom: Atom, per_side: int) -> tuple[Near, ...]
     }[atom.op]
     # On the equal side of `=` and `!=` all records are equally near.
     sides = {"=": (False,), "!=": (True,)}.get(atom.op, (True, False))
-    frame = table.select("record_key", value=value, holds=holds, off=(value - atom.literal).abs())
+    frame = table.filter(_hinges(sql, atom)).select(
+        "record_key", value=value, holds=pl.sql_expr(sql), meets=meets, off=(value - atom.literal).abs()
+    )
     parts = [
-        frame.filter(pl.col("holds") if side else ~pl.col("holds")).sort("off", "record_key").head(per_side)
+        frame.filter(pl.col("meets") if side else ~pl.col("meets")).sort("off", "record_key").head(per_side)
         for side in sides
     ]
-    rows = pl.concat(parts).select("record_key", "value", "holds").sort("value", "record_key").collect().rows()
-    return tuple(Near(*row) for row in rows)
+    nearest = pl.concat([part.collect(engine="streaming") for part in parts])
+    rows = nearest.select("record_key", "value", "holds").sort("value", "record_key").rows()
+    return tuple(Near(key, value, bool(holds)) for key, value, holds in rows)
+
+
+def _hinges(sql: str, atom: Atom) -> pl.Expr:
+    """Whether this one comparison decides the condition for a record: true and false would not come to the same."""
+    tree = sqlglot.parse_one(sql)
+    own = [node for node in tree.find_all(exp.Predicate) if parse(node.sql(), sql).atoms == (atom,)]
+    if not own:
+        return pl.lit(value=True)
+
+    def given(value: bool) -> pl.Expr:
+        forced = tree.transform(lambda node: exp.Boolean(this=value) if node == own[0] else node)
+        return pl.sql_expr(forced.sql()).fill_null(value=False)
+
+    return given(True) != given(False)
 
 
 def duplicate_pairs(view: View, corpus: str, per_kind: int) -> list[Pair]:
-    """For each decision and kind of duplicate some pairs, those of the lowest keys."""
+    """For each decision and kind of duplicate some pairs: the farthest apart, and of each kept record only one."""
     pairs = []
     for name, facts in view.nodes(corpus).items():
         table = view.node_table(corpus, name)
         if facts["kind"] != "decide" or table is None:
             continue
         duplicates = table.filter((pl.col("state") == "duplicate") & pl.col("representative").is_not_null())
-        kinds = duplicates.select(pl.col("reason").unique()).collect().to_series().drop_nulls().sort().to_list()
+        kinds = (
+            duplicates.select(pl.col("reason").unique())
+            .collect(engine="streaming")
+            .to_series()
+            .drop_nulls()
+            .sort()
+            .to_list()
+        )
         for kind in kinds:
-            some = duplicates.filter(pl.col("reason") == kind).sort("record_key").head(per_kind)
-            rows = some.select("record_key", "representative", "distance").collect().rows()
+            some = (
+                duplicates.filter(pl.col("reason") == kind)
+                .group_by("representative")
+                .agg(
+                    pl.col("record_key", "distance")
+                    .sort_by(pl.col("distance"), "record_key", descending=[True, False])
+                    .first()
+                )
+                .sort("distance", "record_key", descending=[True, False], nulls_last=True)
+                .head(per_kind)
+            )
+            rows = some.select("record_key", "representative", "distance").collect(engine="streaming").rows()
             pairs += [Pair(name, kind, *row) for row in rows]
     return pairs
 

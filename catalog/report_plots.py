@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.report_reasons import FunnelRow
 from catalog.report_values import Bins, ValueChart
-from catalog.report_words import number
+from catalog.report_words import number, one_line
 from catalog.rules import Atom
 
 if TYPE_CHECKING:
@@ -39,14 +39,14 @@ _SLIVER = 0.02
 def funnel_svg(rows: Sequence[FunnelRow], wide: bool) -> str:
     """One stacked bar a node: passed, dropped, duplicate, quarantined, other; `wide` for screens, else for phones."""
     most = max((row.inputs + row.born for row in rows), default=0) or 1
-    height = (0.34 if wide else 0.56) * len(rows) + 0.1
+    height = (0.4 if wide else 0.56) * len(rows) + 0.1
     figure = _figure(f"funnel {wide}", 11.2 if wide else 4.2, height)
-    axes = figure.add_axes((0.175 if wide else 0.0, 0.0, 0.585 if wide else 1.0, 1.0))
+    axes = figure.add_axes((0.165 if wide else 0.0, 0.0, 0.61 if wide else 1.0, 1.0))
     axes.set_xlim(0, most)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.axis("off")
     for place, row in enumerate(rows):
-        bar, half = (place, 0.33) if wide else (place + 0.16, 0.16)
+        bar, half = (place, 0.34) if wide else (place + 0.16, 0.16)
         _bar(axes, row, bar, half, most, labels=wide)
         _label(axes, row, place, wide)
     return _svg(figure, "Funnel: what became of the records at each node")
@@ -83,10 +83,11 @@ def _label(axes: Axes, row: FunnelRow, place: int, wide: bool) -> None:
     if row.missing:
         said.append(("not run", _MUTED))
     if wide:
-        _text(axes, -0.112, place, row.node, _INK, 9.5, ha="right", weight="bold", **beside)
-        _text(axes, -0.1, place, row.after or row.kind, _MUTED, 8, **beside)
+        _text(axes, -0.02, place - 0.17, row.node, _INK, 9.5, ha="right", weight="bold", **beside)
+        below = f"after {row.after}" if row.after else row.kind
+        _text(axes, -0.02, place + 0.22, one_line(below, 30), _MUTED, 7.5, ha="right", **beside)
         for column, (text, colour) in enumerate(said):
-            _text(axes, 1.02 + 0.2 * column, place, text, colour, 9, weight="bold", **beside)
+            _text(axes, 1.015 + 0.175 * column, place, text, colour, 9, weight="bold", **beside)
         return
     _text(axes, 0.0, place - 0.22, row.node, _INK, 10.5, weight="bold", **beside)
     counts = f"{row.passed:,} passed" if row.passed else ""
@@ -128,7 +129,7 @@ def _histogram(name: str, bins: Bins, colours: Sequence[str]) -> tuple[Figure, A
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     figure = _figure(name, 4.0, 1.55)
-    axes = figure.add_axes((0.1, 0.16, 0.88, 0.78))
+    axes = figure.add_axes((0.1, 0.16, 0.84, 0.78))
     edges = bins.edges
     if bins.log:
         axes.set_xscale("log")
@@ -171,7 +172,7 @@ def _ticks(bins: Bins) -> list[float]:
             if len(found) <= 6:
                 return found
         return found[:: 1 + len(found) // 6]
-    locator = MaxNLocator(nbins=5, integer=bins.whole)
+    locator = MaxNLocator(nbins=6, integer=bins.whole, steps=[1, 2, 5, 10])
     return [float(x) for x in locator.tick_values(low, high) if low <= x <= high]
 
 

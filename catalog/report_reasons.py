@@ -109,6 +109,8 @@ def _asked(node: Mapping[str, Any], rule: Mapping[str, Any] | None, state: str, 
     if kind == "route" and state == "dropped":
         condition = " OR ".join(node["routes"].values())
         return _Asked(condition, _thresholds(condition))
+    if kind == "licence" and reason == "no licence":
+        return _Asked(f"{node['field']} is stated")
     if kind == "licence":
         return _Asked(f"{node['field']} like {', '.join(node['allow'])}")
     if kind == "quota":

@@ -18,9 +18,12 @@ BINS = 32
 MOST_WHOLE = 40
 """Whole numbers that span at most this are drawn one bar each."""
 MOST_WORDS = 8
+MOST_NAMES = 100
+"""A column with more different values than this holds texts, not names; then only whether there is one is shown."""
 LOG_FROM = 50.0
 """Values that span at least this factor are drawn on a logarithmic axis."""
 
+NULL = "null"
 PASSED, FAILED, OTHER = 0, 1, 2
 """Of a record at a decision: it passed, it fails this rule, it left for another reason."""
 
@@ -115,14 +118,15 @@ def _chart(
     table: pl.LazyFrame, kind: pl.DataType, node: str, rule: str, condition: Condition, column: str, fate: pl.Expr
 ) -> ValueChart:
     atoms = tuple(atom for atom in condition.atoms if atom.column == column)
-    every = bool(rule) and sqlglot.parse_one(condition.sql).find(exp.Or, exp.Not) is None
+    every = bool(rule) and sqlglot.parse_one(condition.sql).find(exp.Or, exp.Not, exp.In) is None
     values = table.select(value=column, fate=fate)
     if not kind.is_numeric():
-        counted = values.group_by("value", "fate").len().collect(engine="streaming")
-        nulls = int(counted.filter(pl.col("value").is_null())["len"].sum())
+        counted = _named(values).group_by("value", "fate").len().collect(engine="streaming")
+        words = _words(counted)
+        nulls = int(counted.filter(pl.col("value") == NULL)["len"].sum())
         return ValueChart(
             node, rule, condition.sql, column, atoms, every, int(counted["len"].sum()), nulls,
-            None, None, None, None, _words(counted),
+            None, None, None, None, words,
         )  # fmt: skip
     summary = summarise(values)
     bins = histogram(values, summary, atoms, kind.is_integer())
@@ -132,9 +136,19 @@ def _chart(
     )  # fmt: skip
 
 
+def _named(values: pl.LazyFrame) -> pl.LazyFrame:
+    """The column `value` as a few names."""
+    names = values.select(pl.col("value").approx_n_unique()).collect(engine="streaming").item()
+    value = (
+        pl.col("value").cast(pl.String)
+        if names <= MOST_NAMES
+        else pl.when(pl.col("value").is_not_null()).then(pl.lit("some text"))
+    )
+    return values.with_columns(value=value.fill_null(NULL))
+
+
 def _words(counted: pl.DataFrame) -> tuple[Word, ...]:
     """The most frequent values, then all others as one."""
-    counted = counted.drop_nulls("value").with_columns(pl.col("value").cast(pl.String))
     totals = counted.group_by("value").agg(pl.col("len").sum()).sort("len", "value", descending=[True, False])
     counts = {(value, fate): count for value, fate, count in counted.iter_rows()}
     names = totals["value"].to_list()
@@ -180,17 +194,19 @@ def histogram(values: pl.LazyFrame, summary: Summary, atoms: Sequence[Atom], int
         return None
     thresholds = [atom.literal for atom in atoms]
     low, high = min([summary.near_low, *thresholds]), max([summary.near_high, *thresholds])
-    span = high - low
     # The outermost hundredth is cut off only where it would squeeze all others.
-    low = min(low, summary.low) if summary.low >= low - 0.25 * span else low
-    high = max(high, summary.high) if summary.high <= high + 0.25 * span else high
+    reach = max(0.25 * (high - low), MOST_WHOLE / 4 if integers else 0.0)
+    low = min(low, summary.low) if summary.low >= low - reach else low
+    high = max(high, summary.high) if summary.high <= high + reach else high
     log = low > 0 and high / low >= LOG_FROM
     whole = integers and not log and high - low <= MOST_WHOLE
     if whole:
+        # Room beside the outermost thresholds, so that their wrong side is seen.
+        low, high = min([low, *(bound - 1 for bound in thresholds)]), max([high, *(bound + 1 for bound in thresholds)])
         edges = [low + step - 0.5 for step in range(int(high - low) + 2)]
         index = (pl.col("value").cast(pl.Float64) - low).floor()
     else:
-        edges, index = _even(low, high, atoms[0] if atoms else None, log)
+        edges, index = _even(low, high, atoms, log)
     index = index.clip(0, len(edges) - 2).cast(pl.Int32)
     counted = (
         values.filter(pl.col("value").is_not_null())
@@ -211,23 +227,28 @@ def histogram(values: pl.LazyFrame, summary: Summary, atoms: Sequence[Atom], int
     )
 
 
-def _even(low: float, high: float, atom: Atom | None, log: bool) -> tuple[list[float], pl.Expr]:
-    """Edges of equal width, one of them the threshold, and which bin a value lies in (before clipping)."""
+def _even(low: float, high: float, atoms: Sequence[Atom], log: bool) -> tuple[list[float], pl.Expr]:
+    """Edges of equal width, one of them the first threshold, and which bin a value lies in (before clipping)."""
     if high <= low:
         pad = max(0.1 * abs(low), 0.5)
         low, high = low - pad, high + pad
     scale = math.log10 if log else float
     start, stop = scale(low), scale(high)
     width = (stop - start) / BINS
-    anchor = start if atom is None else scale(atom.literal)
+    thresholds = [scale(atom.literal) for atom in atoms]
+    atom = atoms[0] if atoms else None
+    anchor = thresholds[0] if thresholds else start
+    # Room beside the outermost thresholds, so that their wrong side is seen.
+    start = min([start, *(bound - 3 * width for bound in thresholds)])
+    stop = max([stop, *(bound + 3 * width for bound in thresholds)])
     below = math.ceil((anchor - start) / width - 1e-9)
-    above = max(math.ceil((stop - anchor) / width - 1e-9), 1 - below)
+    above = math.ceil((stop - anchor) / width - 1e-9)
     steps = [anchor + step * width for step in range(-below, above + 1)]
     edges = [10.0**step for step in steps] if log else steps
     value = pl.col("value").cast(pl.Float64)
     if log:
         # What lies below the axis is counted into the first bin.
-        value = pl.when(value > 0).then(value).otherwise(low)
+        value = pl.when(value > 0).then(value).otherwise(edges[0])
     index = ((value.log(10) if log else value) - anchor) / width
     if atom is None:
         return edges, index.floor() + below

@@ -18,9 +18,6 @@ from pipeline.plan import Plan
 
 RECIPES = ("generation", "understanding")
 
-Report = Callable[[View, str, Path, str], str]
-"""Writes the report of a corpus: (view, corpus, media root, store as the user names it) -> its page in the store."""
-
 _STANDS_FOR = {
     "patch-vq": "SigLIP-VQ",
     "embedded-bpe": "the released tokenizer",
@@ -31,13 +28,12 @@ _STANDS_FOR = {
 def demo(
     store: Path = Path("runs/demo"),
     workers: int | None = None,
-    report: Report | None = None,
     recipes: Sequence[str] = RECIPES,
 ) -> Audit:
     """Run the factory end to end; returns the audit of the store after printing what a user should see.
 
     The corpus lies beside the store, in `<store>-corpus`; unchanged it is not drawn again, and then nothing is computed
-    again either. `report` writes the HTML report of each corpus.
+    again either.
     """
     corpus = write_corpus(store.with_name(f"{store.name}-corpus"))
     _show_corpus(corpus)
@@ -50,7 +46,7 @@ def demo(
     view = catalog.open(str(store))
     with Bars() as bars:
         result = audit(view, check, bars.start("audit", None))
-    pages = [report(view, name, corpus.folder.absolute(), str(store)) for name in result.corpora] if report else []
+    pages = [f"reports/{name}.html" for name in result.corpora]
     _show_funnels(result.corpora)
     _show_paths(view, str(store), pages)
     _show_stand_ins(stand_ins)

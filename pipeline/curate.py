@@ -26,7 +26,7 @@ from pipeline.decide import decide
 from pipeline.engine import Engine, NodeTiming, UnitCutter, run_node
 from pipeline.flow import Flow
 from pipeline.ingest import ingest
-from pipeline.operator import Merger
+from pipeline.operator import Measure, Merger
 from pipeline.pack import card_names, current_card, pack
 from pipeline.plan import Plan, PlannedNode, PlannedOperator
 from pipeline.recipe import INGEST, ExpandNode, MergeNode, OperatorNode, PackNode
@@ -153,7 +153,8 @@ class Run:
             loads_model=runs.operator.loads_model,
         )
         table.create()
-        cutter = UnitCutter(node.batch if node else None)
+        least = runs.operator.batch if isinstance(runs.operator, Measure) else 1
+        cutter = UnitCutter(node.batch if node else None, least)
         budget = self.plan.recipe.error_budget
         if node is not None and node.error_budget is not None:
             budget = node.error_budget

@@ -61,10 +61,14 @@ class NodeTiming:
 
 
 class UnitCutter:
-    """Cuts rows of one bucket into units of about UNIT_SECONDS of work, learning the pace as results come in."""
+    """Cuts rows of one bucket into units of about UNIT_SECONDS of work, learning the pace as results come in.
 
-    def __init__(self, fixed: int | None = None) -> None:
+    `least` is the number of records an operator wants at once, however slow they are.
+    """
+
+    def __init__(self, fixed: int | None = None, least: int = 1) -> None:
         self._fixed = fixed
+        self._least = least
         self._pace: float | None = None
 
     def learn(self, calls: int, seconds: float) -> None:
@@ -79,8 +83,8 @@ class UnitCutter:
         if self._fixed is not None:
             return self._fixed
         if self._pace is None:
-            return FIRST_UNIT
-        return max(1, min(LARGEST_UNIT, int(UNIT_SECONDS / self._pace)))
+            return max(self._least, FIRST_UNIT)
+        return max(self._least, min(LARGEST_UNIT, int(UNIT_SECONDS / self._pace)))
 
     def units(self, buckets: Iterator[tuple[str, pa.Table]]) -> Iterator[Unit]:
         """Units of every bucket, in key order. Rows of one `group` stay together."""

@@ -140,7 +140,7 @@ class Operator(ABC):
 
     @property
     def needs_network(self) -> bool:
-        """Whether it talks to other machines: then the recipe must say `network: true`."""
+        """Whether it talks to other machines: then its node must say `network: true`."""
         return False
 
     def preflight(self, storage: Storage) -> None:  # noqa: B027 - most operators have nothing to check
@@ -204,7 +204,7 @@ _BUILT_IN: dict[str, str] = {
     "phash": "pipeline.measures.phash:PHash",
     "text": "pipeline.measures.text:Text",
     "scores": "pipeline.measures.scores:Scores",
-    "same_picture": "pipeline.measures.same_picture:SamePicture",
+    "same_picture": "pipeline.measures.comparison:SamePicture",
     "metadata": "pipeline.annotations.metadata:Metadata",
     "openai": "pipeline.annotations.openai:OpenAI",
     "encode": "pipeline.encode:Encode",

@@ -138,8 +138,8 @@ def _resolve_node(recipe: Recipe, name: str, planned: dict[str, PlannedNode]) ->
     visible = _visible(recipe, name, planned)
     if isinstance(node, OperatorNode):
         resolved = _resolve_operator_node(name, node, planned, visible)
-        if resolved.runs is not None and resolved.runs.operator.needs_network and not recipe.network:
-            raise UserError(f"nodes.{name}: {resolved.runs.op} uses the network; write `network: true` in the recipe")
+        if resolved.runs is not None and resolved.runs.operator.needs_network and not node.network:
+            raise UserError(f"nodes.{name}: {resolved.runs.op} uses the network; write `network: true` at the node")
         return resolved
     assert isinstance(node, Decision)
     return _resolve_decision(name, node, planned, visible)

@@ -29,12 +29,19 @@ class RayEngine:
     def __init__(self, workers: int, address: str | None = None) -> None:
         try:
             import ray
-            from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, WorkerCrashedError
+            from ray.exceptions import (
+                ActorDiedError,
+                ActorUnavailableError,
+                OutOfMemoryError,
+                RayTaskError,
+                WorkerCrashedError,
+            )
         except ImportError:
             raise UserError("--engine ray needs Ray; install it with: pip install 'unifactory[ray]'") from None
         self.workers = workers
         self._ray: Any = ray
         self._deaths = (WorkerCrashedError, ActorDiedError, ActorUnavailableError, OutOfMemoryError)
+        self._task_error = RayTaskError
         self._started = not ray.is_initialized()
         if self._started:
             _connect(ray, workers, address)
@@ -84,6 +91,9 @@ class RayEngine:
             unit, submitted, actor, ticket = self._running.pop(ref)
             try:
                 found.append((unit, self._ray.get(ref)))
+            except self._task_error as error:
+                # The unit's own exception, without the remote traceback that Ray puts in front of its message.
+                raise error.cause from None
             except self._deaths:
                 found.append((unit, Death(_exit_code(ticket), time.monotonic() - submitted)))
                 if actor in self._actors:

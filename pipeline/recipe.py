@@ -31,11 +31,13 @@ class OperatorNode(Node):
     """A node that runs an operator over its records.
 
     `requires` names a parameter without which the operator cannot run (a checkpoint, say); rules on its columns then
-    take their `else`. `time_limit` is in seconds a record, `batch` in records a unit.
+    take their `else`. `network` allows it to talk to other machines. `time_limit` is in seconds a record, `batch` in
+    records a unit.
     """
 
     params: dict[str, Any] = Field(default_factory=dict)
     requires: str | None = None
+    network: bool = False
     time_limit: float | None = Field(default=None, gt=0)
     batch: int | None = Field(default=None, ge=1)
     error_budget: float | None = Field(default=None, ge=0, le=1)
@@ -133,7 +135,6 @@ class Recipe(BaseModel):
     version: Literal[1]
     corpus: str
     about: str = ""
-    network: bool = False
     error_budget: float = Field(default=0.5, ge=0, le=1)
     sources: dict[str, SourceConfig] = Field(min_length=1)
     nodes: dict[str, AnyNode] = Field(min_length=1)

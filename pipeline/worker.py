@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from catalog import schemas
 from catalog.datafile import DataFile, write_file
+from catalog.errors import UserError
 from catalog.keys import canonical, derived_key
 from catalog.storage import Storage, open_storage
 from pipeline.clock import clock
@@ -199,6 +200,9 @@ def _guarded(task: Task, call: Callable[[], Result], records: int = 1) -> Result
         return call()
     except Quarantine as verdict:
         return _Failure(_text(verdict.reason), _message(task, verdict))
+    except UserError:
+        # Not this record's fault: a wrong key, a used-up budget. It stops the run.
+        raise
     except MemoryError:
         return _Failure("out of memory", "the record needs more memory than there is")
     except (Exception, SystemExit) as error:  # a library that exits over one record must not cost the others

@@ -83,6 +83,11 @@ class Metadata(Measure):
         """See docs/annotations.md."""
         return annotation_columns(self.params.into)
 
+    @property
+    def embedded(self) -> tuple[str, ...]:
+        """It stands in for a model that looks."""
+        return (LABEL,)
+
     def fingerprint_parts(self) -> dict[str, Any]:
         """The wording, which decides the sentence."""
         return {"wording": _WORDING}
@@ -103,6 +108,8 @@ class Metadata(Measure):
 
 def clean(text: str) -> str:
     """The text in NFC on one line, single spaces, without control and invisible formatting characters."""
+    if text.isascii() and text.isprintable():
+        return " ".join(text.split())
     kept = (char for char in unicodedata.normalize("NFC", text) if char.isspace() or not _invisible(char))
     return " ".join("".join(kept).split())
 

@@ -62,6 +62,7 @@ def test_a_record_with_neither_text_nor_facts_is_set_aside(place: Place) -> None
 def test_it_asks_for_the_columns_it_tells_and_no_others() -> None:
     operator = Metadata(MetadataParams(text="title", facts=("height", "width", "sharpness")))
     assert operator.reads == ("title", "width", "height", "sharpness")
+    assert operator.embedded == (LABEL,)
     assert [column.name for column in operator.columns][:2] == ["caption", "caption_by"]
 
 

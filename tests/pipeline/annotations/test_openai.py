@@ -25,7 +25,8 @@ from pipeline.annotations.openai import OpenAI, sent_jpeg, told_revision
 from pipeline.annotations.prompt import SHIPPED, load_prompt
 from pipeline.media import MediaRef
 from pipeline.operator import Quarantine, Record
-from pipeline.plan import plan_operator
+from pipeline.plan import plan_operator, resolve
+from pipeline.recipe import Recipe
 
 from .conftest import Place, jpeg
 from .stub import Reply, Request, Server, describe, said
@@ -503,6 +504,19 @@ def test_the_columns_that_fill_the_gaps_are_read(server: Server) -> None:
 def test_a_server_beyond_this_machine_needs_the_network(server: Server) -> None:
     assert not build(server).needs_network
     assert build(server, base_url="https://api.example.org/v1").needs_network
+
+
+def test_plan_wants_the_network_allowed_for_such_a_server(server: Server) -> None:
+    def plan(**node: Any) -> Any:
+        settings = params(server, base_url="https://api.example.org/v1", api_key_env=None)
+        source = {"kind": "jsonl", "manifest": "m.jsonl", "map": {"id": "id"}, "media": {"image": "file"}}
+        nodes = {"cap": {"annotate": "openai", "params": settings, **node}}
+        recipe = {"version": 1, "corpus": "c", "sources": {"s": source}, "nodes": nodes}
+        return resolve(Recipe.model_validate(recipe), "r.yaml")
+
+    with pytest.raises(UserError, match=r"nodes.cap: openai uses the network; write `network: true`"):
+        plan()
+    assert plan(network=True).nodes["cap"].missing is None
 
 
 def test_a_promised_key_that_is_not_there_is_missed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
