@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from catalog.datafile import DataFile
 from catalog.errors import UserError
-from pipeline.clock import TIME_LIMIT_EXIT
+from pipeline.clock import NATIVE_GRACE_SECONDS, TIME_LIMIT_EXIT
 from pipeline.worker import GROUP, Task, Unit, UnitResult, pack_rows, quarantine_unit, unpack_rows
 
 COMMIT_SECONDS = 1.0
@@ -194,8 +194,8 @@ def _halves(unit: Unit) -> list[Unit]:
 
 
 def _cause(task: Task, death: Death) -> tuple[str, str]:
-    slow = death.exit_code == TIME_LIMIT_EXIT or (death.exit_code in (None, 1) and death.seconds >= task.time_limit)
-    if slow:
+    stuck = death.exit_code in (None, 1) and death.seconds >= task.time_limit + NATIVE_GRACE_SECONDS
+    if stuck or death.exit_code == TIME_LIMIT_EXIT:
         return "time limit", f"took longer than {task.time_limit:g} s"
     code = "" if death.exit_code is None else f" (exit code {death.exit_code})"
     return "killed its worker", f"the worker process died{code}, alone with this record, {ALONE_ATTEMPTS} times"
