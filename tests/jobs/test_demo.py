@@ -4,37 +4,17 @@ import contextlib
 import io
 import json
 from collections import Counter, defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import catalog
-from catalog.audit import Audit
 from jobs.demo import RECIPES, demo
+from tests.conftest import Shown
 
 # Two recipes over three hundred pictures, twice.
-pytestmark = pytest.mark.timeout(900)
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A finished demo."""
-
-    store: Path
-    root: Path
-    result: Audit
-    said: str
-
-
-@pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
-    store = tmp_path_factory.mktemp("runs") / "demo"
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        result = demo(store, 2)
-    return Shown(store, store.with_name("demo-corpus"), result, said.getvalue())
+pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("demo")]
 
 
 def expected(root: Path, corpus: str) -> dict[str, tuple[str | None, dict[str, Any]]]:
