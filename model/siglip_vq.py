@@ -254,8 +254,9 @@ class SigLIPVQ(nn.Module):
                     parameter.normal_(0.0, parameter[0].numel() ** -0.5, generator=generator)
         return tokenizer.eval()
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write what `load` reads, under the released file names."""
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.config.write(folder / "config.json")
         self.preprocessor.write(folder / "preprocessor_config.json")
