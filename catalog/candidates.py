@@ -1,14 +1,14 @@
 """Pairs of pictures worth comparing, and the greedy decision over pairs that were compared.
 
 Hashes only propose: a row's full hash may lie near another's full hash, or near a *variant* of it (the
-mirrored picture, a window of it). An expensive operator then says of a pair whether it shows the same
-picture. As in `catalog.duplicates`, rows are numbered 0 to n - 1, `order` [rows] ranks them without ties, and
-rows of one `lineage` (>= 0; negative: none) are never duplicates of one another.
+mirrored picture, a window of it), or variants near each other. An expensive operator then says of a pair
+whether it shows the same picture. As in `catalog.duplicates`, rows are numbered 0 to n - 1, `order` [rows]
+ranks them without ties, and rows of one `lineage` (>= 0; negative: none) are never duplicates of one another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +19,6 @@ from catalog.hamming import Ints, near_pairs
 
 UNDECIDED = -2
 """In `Round.representative`: a comparison that decides the row is still to be made."""
-FULL = -1
-"""In `Candidates.via`: the two full hashes are the near ones."""
 
 # Pairs gathered before they are cut down to each row's best.
 _MOST_GATHERED = 2_000_000
@@ -33,9 +31,9 @@ _FIRST_DISTANCES = (2, 4)
 class Candidates:
     """Pairs to compare [pairs]: `other` comes before `row` in the order.
 
-    `distance` is the least between the full hashes or one row's full hash and the other's variants; `via` the
-    variant (its number) that gave it, or FULL. Sorted by rank of `row`, then nearest first, then rank of
-    `other`.
+    `distance` is the least that any comparison of hashes found, `via` the first comparison that found it: 0
+    full hashes, 1 one's full hash and the other's variant, 2 the first of the `further` ones, and so on.
+    Sorted by rank of `row`, then nearest first, then rank of `other`.
     """
 
     row: Ints
@@ -82,91 +80,91 @@ def candidates(
     distance: int,
     most: int,
     variants: Variants | None = None,
+    further: Sequence[tuple[Variants, Variants | None]] = (),
     lineage: Ints | None = None,
 ) -> Candidates:
     """For each row its `most` nearest earlier rows within `distance` bits (ties: the earliest).
 
-    `hashes` are the full ones, int64 [rows]. Exact; memory grows with rows, variants and rows x `most`, never
-    with the pairs of a dense group.
+    Compared are the full hashes (`hashes`, int64 [rows]) with one another and with the `variants` of other
+    rows; each pair of `further` sets, both ways; and each single further set within itself. So windows
+    without a caption band are compared with the same windows of other rows, and mirror images with windows.
+
+    Exact; memory grows with rows, variants and rows x `most`, never with the pairs of a dense group.
     """
     visit = visiting(order, len(hashes))
-    words = hashes[visit]
     lines = None if lineage is None else lineage[visit]
-    extra = _Extra(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64))
-    if variants is not None:
-        place = np.empty_like(visit)
-        place[visit] = np.arange(len(visit))
-        extra = _useful(variants, place, words)
+    place = np.empty_like(visit)
+    place[visit] = np.arange(len(visit))
+    full = _Set(hashes[visit], np.arange(len(visit)))
+    comparisons: list[tuple[_Set, _Set | None]] = [(full, None)]
+    # An empty set keeps the numbers of `via`.
+    windows = variants or Variants(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    comparisons.append((full, _distinct(windows, place, full.words)))
+    for one, two in further:
+        comparisons.append((_distinct(one, place), None if two is None else _distinct(two, place)))
 
-    best = _Best(len(words), most, lines)
-    every = np.ones(len(words), np.bool_)
-    for found in _equal(words, most):
-        best.add(*found)
-    for found in _near_variants(words, extra, every, 0):
-        best.add(*found)
+    best = _Best(len(visit), most, lines)
+    for via, (one_set, two_set) in enumerate(comparisons):
+        for left, right in _equal(one_set, two_set, most):
+            best.add(left, right, np.zeros_like(left), via)
+    # Kin may have taken places among the equal ones, so rows that have some are searched for again.
+    searched = best.unfilled() if lines is None else best.unfilled() | (lines >= 0)
     for radius in [near for near in _FIRST_DISTANCES if near < distance] + [distance]:
+        for via, (one_set, two_set) in enumerate(comparisons):
+            for left, right, bits in _near(one_set, two_set, searched, radius):
+                best.add(left, right, bits, via)
         searched = best.unfilled()
-        for found in _near_words(words, searched, radius):
-            best.add(*found)
-        for found in _near_variants(words, extra, searched, radius):
-            best.add(*found)
-    row, other, bits, via = best.cut()
-    return Candidates(visit[row], visit[other], bits, via)
-
-
-# Two rows in either order, the bits between them, and via what.
-_Found = tuple[Ints, Ints, Ints, Ints]
+    row, other, bits, ways = best.cut()
+    return Candidates(visit[row], visit[other], bits, ways)
 
 
 @dataclass(frozen=True, slots=True)
-class _Extra:
-    """Variants by rows in visiting order: hash, owner, and number among the caller's."""
+class _Set:
+    """Hashes and the rows they belong to, in visiting order; sorted by row."""
 
     words: Ints
     owner: Ints
-    number: Ints
 
 
-def _useful(variants: Variants, place: Ints, words: Ints) -> _Extra:
-    """Variants that add something: the windows of a flat picture all have its own hash."""
+def _distinct(variants: Variants, place: Ints, full: Ints | None = None) -> _Set:
+    """Variants of each row that differ among themselves and from its full hash: those of a flat picture do not."""
     owner = place[variants.owner]
     by_owner = np.lexsort((variants.hashes, owner))
-    owner, extra = owner[by_owner], variants.hashes[by_owner]
-    new = extra != words[owner]
-    new[1:] &= (extra[1:] != extra[:-1]) | (owner[1:] != owner[:-1])
-    return _Extra(extra[new], owner[new], by_owner[new])
+    owner, words = owner[by_owner], variants.hashes[by_owner]
+    new = np.ones(len(words), np.bool_) if full is None else words != full[owner]
+    new[1:] &= (words[1:] != words[:-1]) | (owner[1:] != owner[:-1])
+    return _Set(words[new], owner[new])
 
 
-def _equal(words: Ints, most: int) -> Iterator[_Found]:
-    """Rows with equal hashes: each with the first, second, ... of its group, up to `most`."""
-    by_word = np.argsort(words, kind="stable")
-    new = np.ones(len(words), np.bool_)
-    new[1:] = words[by_word[1:]] != words[by_word[:-1]]
-    start = np.flatnonzero(new)[np.cumsum(new) - 1]
-    for step in range(most):
-        at = np.flatnonzero(start + step < np.arange(len(words)))
-        if len(at) == 0:
-            return
-        yield by_word[at], by_word[start[at] + step], np.zeros_like(at), np.full_like(at, FULL)
+def _equal(one: _Set, two: _Set | None, most: int) -> Iterator[tuple[Ints, Ints]]:
+    """Rows with equal hashes, each with the first of its group: enough of them to find `most` others."""
+    for left, right in [(one, one)] if two is None else [(one, two), (two, one)]:
+        by_word = np.argsort(right.words, kind="stable")
+        words, owner = right.words[by_word], right.owner[by_word]
+        start = np.searchsorted(words, left.words, side="left")
+        end = np.searchsorted(words, left.words, side="right")
+        # One more, as a row may meet itself.
+        for step in range(most + 1):
+            at = np.flatnonzero(start + step < end)
+            if len(at) == 0:
+                break
+            yield left.owner[at], owner[start[at] + step]
 
 
-def _near_words(words: Ints, searched: NDArray[np.bool_], radius: int) -> Iterator[_Found]:
-    """Pairs of near full hashes of which at least one row is searched for."""
-    wanted, done = np.flatnonzero(searched), np.flatnonzero(~searched)
-    for near in near_pairs(words[wanted], distance=radius):
-        yield wanted[near.left], wanted[near.right], near.distance, np.full_like(near.left, FULL)
-    for near in near_pairs(words[wanted], words[done], distance=radius):
-        yield wanted[near.left], done[near.right], near.distance, np.full_like(near.left, FULL)
-
-
-def _near_variants(words: Ints, extra: _Extra, searched: NDArray[np.bool_], radius: int) -> Iterator[_Found]:
-    """Pairs of a full hash near a variant of which at least one row is searched for."""
-    wanted, done = np.flatnonzero(searched), np.flatnonzero(~searched)
-    every, owned = np.arange(len(extra.words)), np.flatnonzero(searched[extra.owner])
-    for rows, chosen in ((wanted, every), (done, owned)):
-        for near in near_pairs(words[rows], extra.words[chosen], distance=radius):
-            at = chosen[near.right]
-            yield rows[near.left], extra.owner[at], near.distance, extra.number[at]
+def _near(one: _Set, two: _Set | None, searched: NDArray[np.bool_], radius: int) -> Iterator[tuple[Ints, Ints, Ints]]:
+    """Pairs of near hashes of which at least one row is searched for."""
+    open_one, done_one = np.flatnonzero(searched[one.owner]), np.flatnonzero(~searched[one.owner])
+    if two is None:
+        for near in near_pairs(one.words[open_one], distance=radius):
+            yield one.owner[open_one[near.left]], one.owner[open_one[near.right]], near.distance
+        sides = [(open_one, done_one)]
+        two = one
+    else:
+        open_two = np.flatnonzero(searched[two.owner])
+        sides = [(open_one, np.arange(len(two.words))), (done_one, open_two)]
+    for left, right in sides:
+        for near in near_pairs(one.words[left], two.words[right], distance=radius):
+            yield one.owner[left[near.left]], two.owner[right[near.right]], near.distance
 
 
 class _Best:
@@ -174,18 +172,20 @@ class _Best:
 
     def __init__(self, rows: int, most: int, lines: Ints | None) -> None:
         self._rows, self._most, self._lines = np.int64(rows), most, lines
-        self._parts: list[_Found] = []
+        self._parts: list[tuple[Ints, Ints, Ints, Ints]] = []
         self._gathered = 0
         # Distance and other row in one number: what a row with its fill can still use.
         self._limit = np.full(rows, np.iinfo(np.int64).max)
 
-    def add(self, one: Ints, two: Ints, bits: Ints, via: Ints) -> None:
+    def add(self, one: Ints, two: Ints, bits: Ints, via: int) -> None:
+        """Take note of pairs of rows, in either order, that a comparison of hashes found."""
         row, other = np.maximum(one, two), np.minimum(one, two)
         fit = (row != other) & (bits * self._rows + other <= self._limit[row])
         if self._lines is not None:
             fit &= strangers(self._lines, row, other)
-        self._parts.append((row[fit], other[fit], bits[fit], via[fit]))
-        self._gathered += len(self._parts[-1][0])
+        row, other, bits = row[fit], other[fit], bits[fit]
+        self._parts.append((row, other, bits, np.full_like(row, via)))
+        self._gathered += len(row)
         if self._gathered > _MOST_GATHERED:
             self.cut()
 
@@ -195,8 +195,8 @@ class _Best:
         unfilled: NDArray[np.bool_] = self._limit == np.iinfo(np.int64).max
         return unfilled
 
-    def cut(self) -> _Found:
-        """Each row's nearest others, sorted by row, distance, other."""
+    def cut(self) -> tuple[Ints, Ints, Ints, Ints]:
+        """Each row's nearest others: row, other, distance, via; sorted by the first, third and second."""
         none = np.zeros(0, np.int64)
         parts = [(none, none, none, none), *self._parts]
         row, other, bits, via = (np.concatenate(part) for part in zip(*parts, strict=True))

@@ -151,7 +151,8 @@ class Store:
             "snapshot": number,
             "run": run,
             "tables": orjson.dumps(tables, option=orjson.OPT_SORT_KEYS).decode(),
-            "corpora": orjson.dumps(corpora, option=orjson.OPT_SORT_KEYS).decode(),
+            # Not sorted: nodes and rules stand in the order of the recipe.
+            "corpora": orjson.dumps(corpora).decode(),
         }
         self.append_log("snapshots", schemas.SNAPSHOTS, [row], f"s{number:06d}")
         return Snapshot(number, run, tables, corpora)

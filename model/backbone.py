@@ -208,8 +208,7 @@ class Backbone(nn.Module):
         if isinstance(mask, Tensor):
             return mask.to(device)
         flex = self.attention_backend == "flex" or (self.attention_backend == "auto" and device.type == "cuda")
-        # Tile lists are built where the tables are, on the CPU as a rule: a few small tensors then move.
-        return mask.tiles().to(device) if flex else mask.to(device).dense()
+        return mask.tiles(device=device) if flex else mask.to(device).dense()
 
 
 def cross_entropy_at(logits: Tensor, targets: Tensor) -> Tensor:

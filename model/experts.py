@@ -37,7 +37,9 @@ class Routing:
 
     def load(self) -> Tensor:
         """How many rows each expert got: int64 [E]."""
-        return torch.bincount(self.experts.flatten(), minlength=self.logits.shape[1])
+        chosen = self.experts.flatten()
+        # torch.bincount would wait for the GPU to learn its own length; this can be recorded in a CUDA graph.
+        return torch.zeros_like(self.logits[0], dtype=torch.int64).scatter_add_(0, chosen, torch.ones_like(chosen))
 
 
 class Router(nn.Module):
@@ -121,7 +123,10 @@ class Experts(nn.Module):
         gate = grouped_product(rows, self.gate_proj, ends)
         up = grouped_product(rows, self.up_proj, ends)
         weight = routing.weights.flatten()[order, None]
-        inner = (F.silu(gate) * up * weight).to(x.dtype)
+        if torch.is_grad_enabled():
+            inner = (F.silu(gate) * up * weight).to(x.dtype)
+        else:  # the same numbers without three large temporaries
+            inner = F.silu(gate, inplace=True).mul_(up).mul_(weight)
         products = grouped_product(inner, self.down_proj, ends)
         summed: Tensor = _Gather.apply(products, token, place)  # type: ignore[no-untyped-call]
         return summed

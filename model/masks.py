@@ -49,11 +49,13 @@ class AttentionMask:
         """The picture of the rule: bool [B or 1, 1, Q, K], True = may attend."""
         return _allowed(self.query, self.key)[:, None]
 
-    def tiles(self, tile: int = 128) -> BlockMask:
+    def tiles(self, tile: int = 128, device: torch.device | str = "cpu") -> BlockMask:
         """The rule as FlexAttention's tile lists, exact for any run lengths.
 
         Args:
             tile: side of a tile in tokens.
+            device: where the lists, and the tables that the kernel reads in partial tiles, go. They are built
+                where this mask is, which should be the CPU: finding the runs would make a GPU wait.
         """
         from torch.nn.attention.flex_attention import BlockMask
 
@@ -62,21 +64,22 @@ class AttentionMask:
         partial_count, partial_index = _tile_list(some & ~full)
         full_count, full_index = _tile_list(full)
         return BlockMask.from_kv_blocks(
-            partial_count,
-            partial_index,
-            full_count,
-            full_index,
+            partial_count.to(device),
+            partial_index.to(device),
+            full_count.to(device),
+            full_index.to(device),
             BLOCK_SIZE=tile,
-            mask_mod=self._mask_mod(),
+            mask_mod=self.to(device)._mask_mod(),
             seq_lengths=(self.query.shape[1], self.key.shape[1]),
         )
 
     def _mask_mod(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-        query, key, rows = self.query, self.key, self.query.shape[0]
+        queries, keys = ([part.contiguous() for part in side.unbind(-1)] for side in (self.query, self.key))
+        rows = self.query.shape[0]
 
         def mask_mod(b: Tensor, _head: Tensor, q: Tensor, k: Tensor) -> Tensor:
             row = b if rows > 1 else b * 0
-            return _rule([query[row, q, i] for i in range(3)], [key[row, k, i] for i in range(3)])
+            return _rule([part[row, q] for part in queries], [part[row, k] for part in keys])
 
         return mask_mod
 

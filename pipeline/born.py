@@ -11,6 +11,7 @@ from catalog.keys import key_of
 from pipeline.flow import Flow
 from pipeline.plan import PlannedNode
 from pipeline.recipe import MergeNode
+from pipeline.worker import GROUP
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,11 @@ def group_members(frame: pl.DataFrame, by: str) -> pl.DataFrame:
     members = frame.filter(pl.col(by).is_not_null()).sort("record_key")
     groups = members.group_by(by, maintain_order=True).agg(keys=pl.col("record_key"))
     named = groups.with_columns(
-        group=pl.Series([key_of(b"group", *(key.encode() for key in keys)) for keys in groups["keys"]], dtype=pl.String)
+        pl.Series(
+            GROUP, [key_of(b"group", *(key.encode() for key in keys)) for keys in groups["keys"]], dtype=pl.String
+        )
     )
-    return members.join(named.select(by, "group"), on=by, how="inner")
+    return members.join(named.select(by, GROUP), on=by, how="inner")
 
 
 def born_records(flow: Flow, node: PlannedNode) -> Born:
@@ -49,7 +52,7 @@ def born_records(flow: Flow, node: PlannedNode) -> Born:
     strangers = parents.join(entering, on="parent", how="anti").select("birth").unique()
     births = births.join(strangers, on="birth", how="anti")
     if merges:
-        births = births.join(_current_groups(flow, node), left_on="birth", right_on="group", how="semi")
+        births = births.join(_current_groups(flow, node), left_on="birth", right_on=GROUP, how="semi")
     children = births.explode("children").drop_nulls("children").unnest("children")
     edges = (
         children.select(
@@ -79,18 +82,18 @@ def born_records(flow: Flow, node: PlannedNode) -> Born:
 
 
 def _current_groups(flow: Flow, node: PlannedNode) -> pl.DataFrame:
-    return merge_groups(flow, node).select("group").unique()
+    return merge_groups(flow, node).select(GROUP).unique()
 
 
 def merge_groups(flow: Flow, node: PlannedNode) -> pl.DataFrame:
-    """(record_key, group) of the records that enter a merging node now; those of no group are absent."""
+    """(record_key, GROUP) of the records that enter a merging node now; those of no group are absent."""
     from pipeline.operator import Merger
 
     assert node.runs is not None
     assert isinstance(node.runs.operator, Merger)
     by = node.runs.operator.group_by
     frames = [flow.frame(node.name, bucket, [by]) for bucket in flow.buckets]
-    return group_members(pl.concat(frames), by).select("record_key", "group")
+    return group_members(pl.concat(frames), by).select("record_key", GROUP)
 
 
 def _split_groups(flow: Flow) -> pl.DataFrame:

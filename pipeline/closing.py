@@ -13,6 +13,7 @@ from pipeline.born import merge_groups
 from pipeline.flow import Flow
 from pipeline.plan import PlannedNode
 from pipeline.recipe import INGEST, ExpandNode, MergeNode, PackNode
+from pipeline.worker import GROUP
 
 _LEFT = ["record_key", "state", "reason", "message"]
 
@@ -111,7 +112,7 @@ class Closing:
     def _merge_states(self, node: PlannedNode) -> pl.DataFrame:
         groups = merge_groups(self._flow, node)
         outcome = self._flow.outcome(node.name).read(["record_key", "status", "reason", "message"])
-        found = groups.join(outcome.rename({"record_key": "group"}), on="group", how="inner")
+        found = groups.join(outcome.rename({"record_key": GROUP}), on=GROUP, how="inner")
         state = pl.when(pl.col("status") == "ok").then(pl.lit("merged")).otherwise(pl.lit("quarantined"))
         return found.with_columns(state=state).select(_LEFT)
 

@@ -26,11 +26,11 @@ from pipeline.decide import decide
 from pipeline.engine import Engine, NodeTiming, UnitCutter, run_node
 from pipeline.flow import Flow
 from pipeline.ingest import ingest
-from pipeline.operator import Merger
+from pipeline.operator import Measure, Merger
 from pipeline.pack import card_names, current_card, pack
 from pipeline.plan import Plan, PlannedNode, PlannedOperator
 from pipeline.recipe import INGEST, ExpandNode, MergeNode, OperatorNode, PackNode
-from pipeline.worker import Task, outcome_schema
+from pipeline.worker import GROUP, Task, outcome_schema
 
 
 class Progress(Protocol):
@@ -153,7 +153,8 @@ class Run:
             loads_model=runs.operator.loads_model,
         )
         table.create()
-        cutter = UnitCutter(node.batch if node else None)
+        least = runs.operator.batch if isinstance(runs.operator, Measure) else 1
+        cutter = UnitCutter(node.batch if node else None, least)
         budget = self.plan.recipe.error_budget
         if node is not None and node.error_budget is not None:
             budget = node.error_budget
@@ -215,10 +216,10 @@ class Run:
         columns = ["media", "fields", *[column for column in node.reads if column not in ("media", "fields")]]
         frames = [self.flow.frame(node.name, bucket, columns) for bucket in self.flow.buckets]
         frame = group_members(pl.concat(frames), by)
-        done = table.read(["record_key"]).rename({"record_key": "group"})
-        frame = frame.join(done, on="group", how="anti").sort("group", "record_key")
+        done = table.read(["record_key"]).rename({"record_key": GROUP})
+        frame = frame.join(done, on=GROUP, how="anti").sort(GROUP, "record_key")
         for bucket in self.flow.buckets:
-            some = frame.filter(pl.col("group").str.starts_with(bucket))
+            some = frame.filter(pl.col(GROUP).str.starts_with(bucket))
             if some.height:
                 yield bucket, _arrow(some)
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from catalog.datafile import DataFile
 from catalog.errors import UserError
-from pipeline.clock import TIME_LIMIT_EXIT
-from pipeline.worker import Task, Unit, UnitResult, pack_rows, quarantine_unit, unpack_rows
+from pipeline.clock import NATIVE_GRACE_SECONDS, TIME_LIMIT_EXIT
+from pipeline.worker import GROUP, Task, Unit, UnitResult, pack_rows, quarantine_unit, unpack_rows
 
 COMMIT_SECONDS = 1.0
 """How often finished files become visible. With UNIT_SECONDS it bounds what a kill can cost: 2 s of work a worker."""
@@ -61,10 +61,14 @@ class NodeTiming:
 
 
 class UnitCutter:
-    """Cuts rows of one bucket into units of about UNIT_SECONDS of work, learning the pace as results come in."""
+    """Cuts rows of one bucket into units of about UNIT_SECONDS of work, learning the pace as results come in.
 
-    def __init__(self, fixed: int | None = None) -> None:
+    `least` is the number of records an operator wants at once, however slow they are.
+    """
+
+    def __init__(self, fixed: int | None = None, least: int = 1) -> None:
         self._fixed = fixed
+        self._least = least
         self._pace: float | None = None
 
     def learn(self, calls: int, seconds: float) -> None:
@@ -79,8 +83,8 @@ class UnitCutter:
         if self._fixed is not None:
             return self._fixed
         if self._pace is None:
-            return FIRST_UNIT
-        return max(1, min(LARGEST_UNIT, int(UNIT_SECONDS / self._pace)))
+            return max(self._least, FIRST_UNIT)
+        return max(self._least, min(LARGEST_UNIT, int(UNIT_SECONDS / self._pace)))
 
     def units(self, buckets: Iterator[tuple[str, pa.Table]]) -> Iterator[Unit]:
         """Units of every bucket, in key order. Rows of one `group` stay together."""
@@ -88,8 +92,8 @@ class UnitCutter:
             start = 0
             while start < rows.num_rows:
                 count = min(self.size, rows.num_rows - start)
-                if "group" in rows.schema.names:
-                    count = _whole_groups(rows.column("group"), start, count)
+                if GROUP in rows.schema.names:
+                    count = _whole_groups(rows.column(GROUP), start, count)
                 part = rows.slice(start, count)
                 yield Unit(bucket, count, pack_rows(part))
                 start += count
@@ -177,20 +181,21 @@ def run_node(
 def _halves(unit: Unit) -> list[Unit]:
     rows = unpack_rows(unit.rows)
     middle = unit.count // 2
-    if "group" in rows.schema.names:
-        groups = rows.column("group")
-        middle = _whole_groups(groups, 0, middle)
-        if middle == unit.count:
+    if GROUP in rows.schema.names:
+        groups = rows.column(GROUP)
+        edges = [i for i in range(1, rows.num_rows) if groups[i] != groups[i - 1]]
+        if not edges:
             # One group cannot be cut; its members are judged together.
-            return [replace(unit, count=1)] if unit.count > 1 else [unit]
+            return [replace(unit, count=1)]
+        middle = min(edges, key=lambda edge: abs(edge - middle))
     return [
         replace(unit, count=part.num_rows, rows=pack_rows(part)) for part in (rows.slice(0, middle), rows.slice(middle))
     ]
 
 
 def _cause(task: Task, death: Death) -> tuple[str, str]:
-    slow = death.exit_code == TIME_LIMIT_EXIT or (death.exit_code in (None, 1) and death.seconds >= task.time_limit)
-    if slow:
+    stuck = death.exit_code in (None, 1) and death.seconds >= task.time_limit + NATIVE_GRACE_SECONDS
+    if stuck or death.exit_code == TIME_LIMIT_EXIT:
         return "time limit", f"took longer than {task.time_limit:g} s"
     code = "" if death.exit_code is None else f" (exit code {death.exit_code})"
     return "killed its worker", f"the worker process died{code}, alone with this record, {ALONE_ATTEMPTS} times"

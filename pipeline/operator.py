@@ -11,9 +11,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, ClassVar
 
 import orjson
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from catalog.columns import Column
@@ -234,9 +236,29 @@ def load_operator(op: str) -> type[Operator]:
 def check_row(columns: Sequence[Column], values: Sequence[Any]) -> None:
     """Refuse NaN, infinity and values outside the declared range: they would pass rules by accident."""
     for column, value in zip(columns, values, strict=True):
-        if value is None or isinstance(value, (str, bytes, bool, list, tuple, dict)):
-            continue
-        if isinstance(value, float) and not math.isfinite(value):
-            raise Quarantine("non-finite value", f"{column.name} is {value}")
-        if not column.holds(value):
-            raise Quarantine("value out of range", f"{column.name} is {value}, declared {column.range_text}")
+        kind = type(value)
+        if kind is float or kind is int:
+            _check_number(column, value)
+        elif isinstance(value, (list, tuple)):
+            for number in value:
+                if _is_number(number):
+                    _check_number(column, number)
+        elif value is not None and kind is not str and _is_number(value):
+            _check_number(column, value)
+        # Anything else is of the wrong type, which shows when the column is made.
+
+
+def _is_number(value: object) -> bool:
+    """Numbers of any library; truth values are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _check_number(column: Column, number: Any) -> None:
+    if not isinstance(number, int):
+        if not math.isfinite(number):
+            raise Quarantine("non-finite value", f"{column.name} is {number}")
+        if number % 1 and pa.types.is_integer(column.type):
+            # Arrow would cut the fraction off in silence.
+            raise Quarantine("wrong type", f"{column.name} is {number}, not {column.type}")
+    if (column.low is not None and number < column.low) or (column.high is not None and number > column.high):
+        raise Quarantine("value out of range", f"{column.name} is {number}, declared {column.range_text}")

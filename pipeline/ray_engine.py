@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+import uuid
+from functools import partial
 from itertools import cycle
 from typing import Any
 
 from catalog.errors import UserError
+from pipeline.clock import TIME_LIMIT_EXIT, clock
 from pipeline.engine import Death
 from pipeline.worker import Task, Unit, UnitResult, run_unit
 
@@ -26,30 +29,38 @@ class RayEngine:
     def __init__(self, workers: int, address: str | None = None) -> None:
         try:
             import ray
-            from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, WorkerCrashedError
+            from ray.exceptions import (
+                ActorDiedError,
+                ActorUnavailableError,
+                OutOfMemoryError,
+                RayTaskError,
+                WorkerCrashedError,
+            )
         except ImportError:
             raise UserError("--engine ray needs Ray; install it with: pip install 'unifactory[ray]'") from None
         self.workers = workers
         self._ray: Any = ray
         self._deaths = (WorkerCrashedError, ActorDiedError, ActorUnavailableError, OutOfMemoryError)
+        self._task_error = RayTaskError
         self._started = not ray.is_initialized()
         if self._started:
             _connect(ray, workers, address)
-        self._run = ray.remote(num_cpus=1, max_retries=0)(run_unit)
+        self._run = ray.remote(num_cpus=1, max_retries=0)(_run)
         self._actors: list[Any] = []
         self._actor_task: Task | None = None
         self._turn: Any = iter(())
-        self._running: dict[Any, tuple[Unit, float, Any]] = {}
+        self._running: dict[Any, tuple[Unit, float, Any, str]] = {}
 
     def submit(self, task: Task, unit: Unit) -> None:
         """Start a unit as a task, or on one of the actors of an operator that loads a model."""
         actor = None
+        ticket = f"unifactory-too-slow-{uuid.uuid4().hex}"
         if task.loads_model:
             actor = self._actor(task)
-            ref = actor.run.remote(task, unit)
+            ref = actor.run.remote(task, unit, ticket)
         else:
-            ref = self._run.remote(task, unit)
-        self._running[ref] = (unit, time.monotonic(), actor)
+            ref = self._run.remote(task, unit, ticket)
+        self._running[ref] = (unit, time.monotonic(), actor, ticket)
 
     def _actor(self, task: Task) -> Any:
         if self._actor_task != task:
@@ -77,11 +88,14 @@ class RayEngine:
             done += self._ray.wait(rest, num_returns=len(rest), timeout=0)[0]
         found: list[tuple[Unit, UnitResult | Death]] = []
         for ref in done:
-            unit, submitted, actor = self._running.pop(ref)
+            unit, submitted, actor, ticket = self._running.pop(ref)
             try:
                 found.append((unit, self._ray.get(ref)))
+            except self._task_error as error:
+                # The unit's own exception, without the remote traceback that Ray puts in front of its message.
+                raise error.cause from None
             except self._deaths:
-                found.append((unit, Death(None, time.monotonic() - submitted)))
+                found.append((unit, Death(_exit_code(ticket), time.monotonic() - submitted)))
                 if actor in self._actors:
                     self._actors[self._actors.index(actor)] = self._new_actor()
         return found
@@ -96,8 +110,30 @@ class RayEngine:
 class _Actor:
     """Keeps a worker process, and with it the operator it has loaded."""
 
-    def run(self, task: Task, unit: Unit) -> UnitResult:
-        return run_unit(task, unit)
+    def run(self, task: Task, unit: Unit, ticket: str) -> UnitResult:
+        return _run(task, unit, ticket)
+
+
+def _run(task: Task, unit: Unit, ticket: str) -> UnitResult:
+    """Run a unit in a Ray worker. Ray does not tell the driver how a worker ended, so one that is too slow says so."""
+    clock().last_words = partial(_note, ticket)
+    return run_unit(task, unit)
+
+
+def _note(ticket: str) -> None:
+    from ray.experimental.internal_kv import _internal_kv_put
+
+    _internal_kv_put(ticket, b"1")
+
+
+def _exit_code(ticket: str) -> int | None:
+    """That of the time limit if the worker said so before it ended; None where nobody can tell."""
+    from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get
+
+    if _internal_kv_get(ticket) is None:
+        return None
+    _internal_kv_del(ticket)
+    return TIME_LIMIT_EXIT
 
 
 def _connect(ray: Any, workers: int, address: str | None) -> None:

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from catalog import schemas
 from catalog.datafile import DataFile, write_file
+from catalog.errors import UserError
 from catalog.keys import canonical, derived_key
 from catalog.storage import Storage, open_storage
 from pipeline.clock import clock
@@ -26,7 +27,9 @@ from pipeline.media import MediaReader, MediaRef
 from pipeline.operator import Child, Expander, Measure, Merger, Operator, Quarantine, Record, check_row, load_operator
 
 Result = TypeVar("Result")
-_OWN_COLUMNS = frozenset({"record_key", "fields", "media", "group"})
+GROUP = "merge group"
+"""Column of rows that stay together; no field or measure can have a name with a space in it."""
+_OWN_COLUMNS = frozenset({"record_key", "fields", "media", GROUP})
 
 CHILDREN = pa.list_(
     pa.struct(
@@ -121,7 +124,7 @@ def run_unit(task: Task, unit: Unit) -> UnitResult:
             outcome = _expanded(task, operator, records)
         else:
             assert isinstance(operator, Merger)
-            outcome = _merged(task, operator, records, rows.column("group").to_pylist())
+            outcome = _merged(task, operator, records, rows.column(GROUP).to_pylist())
     finally:
         clock().stop()
     seconds = time.perf_counter() - started
@@ -136,7 +139,7 @@ def quarantine_unit(task: Task, unit: Unit, schema: pa.Schema, reason: str, mess
     """Write the outcome of a unit whose worker died of it: every record in it is set aside."""
     rows = unpack_rows(unit.rows)
     names = rows.schema.names
-    keys = sorted(set(rows.column("group" if "group" in names else "record_key").to_pylist()))
+    keys = sorted(set(rows.column(GROUP if GROUP in names else "record_key").to_pylist()))
     given: dict[str, Any] = {
         "record_key": keys,
         "status": ["quarantined"] * len(keys),
@@ -144,8 +147,8 @@ def quarantine_unit(task: Task, unit: Unit, schema: pa.Schema, reason: str, mess
         "message": [message] * len(keys),
         "attempt": [unit.attempt] * len(keys),
     }
-    if "group" in names:
-        members = list(zip(rows.column("group").to_pylist(), rows.column("record_key").to_pylist(), strict=True))
+    if GROUP in names:
+        members = list(zip(rows.column(GROUP).to_pylist(), rows.column("record_key").to_pylist(), strict=True))
         given["parents"] = [[key for group, key in members if group == wanted] for wanted in keys]
     columns = [pa.array(given.get(column.name, [None] * len(keys)), column.type) for column in schema]
     outcome = pa.Table.from_arrays(columns, schema=schema)
@@ -191,21 +194,29 @@ def _media(column: pa.Array) -> list[tuple[MediaRef, ...]]:
     return found
 
 
-def _guarded(task: Task, call: Callable[[], Result]) -> Result | _Failure:
-    clock().start(task.time_limit)
+def _guarded(task: Task, call: Callable[[], Result], records: int = 1) -> Result | _Failure:
+    clock().start(task.time_limit * records)
     try:
         return call()
     except Quarantine as verdict:
-        return _Failure(verdict.reason, _message(task, verdict))
+        return _Failure(_text(verdict.reason), _message(task, verdict))
+    except UserError:
+        # Not this record's fault: a wrong key, a used-up budget. It stops the run.
+        raise
     except MemoryError:
         return _Failure("out of memory", "the record needs more memory than there is")
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a library that exits over one record must not cost the others
         return _Failure(type(error).__name__, _message(task, error))
 
 
 def _message(task: Task, error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__).replace(f"{task.root}/", "")[:500]
+    return _text((lines[0] if lines else type(error).__name__).replace(f"{task.root}/", "")[:500])
+
+
+def _text(words: str) -> str:
+    """Words that can be stored: names of files may hold what UTF-8 cannot."""
+    return words.encode("utf-8", "backslashreplace").decode()
 
 
 def _measured(task: Task, operator: Measure, records: list[Record]) -> pa.Table:
@@ -220,17 +231,19 @@ def _measured(task: Task, operator: Measure, records: list[Record]) -> pa.Table:
         rows: list[Sequence[Any] | _Failure] = []
         for values in operator.process_batch(some):
             if isinstance(values, Quarantine):
-                rows.append(_Failure(values.reason, _message(task, values)))
+                rows.append(_Failure(_text(values.reason), _message(task, values)))
             else:
                 check_row(columns, values)
                 rows.append(values)
+        if len(rows) != len(some):
+            raise ValueError(f"process_batch answers for {len(rows)} of {len(some)} records")
         return rows
 
     results: list[Sequence[Any] | _Failure] = []
     for start in range(0, len(records), operator.batch):
         some = records[start : start + operator.batch]
         if len(some) > 1:
-            rows = _guarded(task, partial(together, some))
+            rows = _guarded(task, partial(together, some), len(some))
             if not isinstance(rows, _Failure):
                 results += rows
                 continue
@@ -258,14 +271,14 @@ def _column(values: Sequence[Any], name: str, kind: pa.DataType, data: dict[str,
     """Values as Arrow; a value of another type sets its record aside instead of failing the unit."""
     try:
         return pa.array(values, kind)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
         pass
     good: list[Any] = []
     for i, value in enumerate(values):
         try:
             pa.array([value], kind)
             good.append(value)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        except (pa.ArrowException, TypeError, ValueError, OverflowError):
             good.append(None)
             data["status"][i] = "quarantined"
             for column, text in (

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,3 +69,32 @@ def ray_runtime() -> Iterator[Any]:
     )
     yield ray
     ray.shutdown()
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A finished demo: its store `runs/demo` below a folder, the corpus beside it, what it said."""
+
+    folder: Path
+    result: Any
+    said: str
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "runs" / "demo"
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "runs" / "demo-corpus"
+
+
+@pytest.fixture(scope="session")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
+    """One demo for all tests of xdist_group("demo")."""
+    from jobs.demo import demo
+
+    folder = tmp_path_factory.mktemp("shown")
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        result = demo(folder / "runs" / "demo", 2)
+    return Shown(folder, result, said.getvalue())

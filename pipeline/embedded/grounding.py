@@ -29,7 +29,7 @@ def grounding() -> Iterator[Item]:
             scenes.landscape(name, _SIZES[index % 3], scenes.TIMES[(index + 3) % 5], 2 + index % 3, 1 + index % 2)
         )
     twin = scenes.harbour("harbour_00", (640, 512), scenes.TIMES[0], 1)
-    yield _item(replace(twin, name="harbour_00_again"), EXACT, near_dup_group="harbour_00", quality=92)
+    yield _item(replace(twin, name="harbour_00_again"), EXACT, near_dup_group="harbour_00")
     for index in range(2):
         unsaid = objects.balls(f"unsaid_{index}", _SIZES[index], _colours(40 + index, 3 + index))
         yield _item(replace(unsaid, caption=None), dropped("answer"))
@@ -55,8 +55,8 @@ def _shapes(index: int) -> Picture:
     return objects.shapes(f"found_shapes_{index:02d}", _SIZES[index % 4], wanted)
 
 
-def _item(picture: Picture, end: End = KEPT, quality: int = 90, **more: str) -> Item:
-    data = encoded(picture.image, quality=quality)
+def _item(picture: Picture, end: End = KEPT, **more: str) -> Item:
+    data = encoded(picture.image, quality=90)
     captions = None
     if picture.caption is not None:
         count = len(picture.things)

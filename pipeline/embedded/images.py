@@ -31,7 +31,7 @@ _TABLES = (
 def images() -> Iterator[Item]:
     """All of them, in manifest order."""
     sound = list(_sound())
-    yield from (_item(f"{picture.name}.jpg", picture, encoded(_rgb(picture), quality=92)) for picture in sound)
+    yield from (_item(f"{picture.name}.jpg", picture, encoded(_rgb(picture), quality=90)) for picture in sound)
     for picture in photographs():
         data = stored(picture) or encoded(picture.image, quality=93)
         yield _item(f"photo_{picture.name}.jpg", picture, data, both(_SOFT.get(picture.name, KEPT), KEPT))
@@ -105,7 +105,7 @@ def _copies(sound: list[Picture]) -> Iterator[Item]:
 
     for _ in range(4):
         picture = next(originals)
-        yield copy(picture, "exact", encoded(_rgb(picture), quality=92), both(EXACT, EXACT), "the same bytes")
+        yield copy(picture, "exact", encoded(_rgb(picture), quality=90), both(EXACT, EXACT), "the same bytes")
     for _ in range(4):
         picture = next(originals)
         data = encoded(_rgb(picture), quality=30)
@@ -114,22 +114,22 @@ def _copies(sound: list[Picture]) -> Iterator[Item]:
         picture = next(originals)
         width, height = picture.image.size
         small = _rgb(picture).resize((width * 3 // 5, height * 3 // 5), Image.Resampling.LANCZOS)
-        yield copy(picture, "resized", encoded(small, quality=92), both(NEAR, NEAR), "resized to 60 %")
+        yield copy(picture, "resized", encoded(small, quality=90), both(NEAR, NEAR), "resized to 60 %")
     for percent in (2, 4, 6, 8, 10):
         picture = next(originals)
         width, height = picture.image.size
         x, y = round(width * percent / 100), round(height * percent / 100)
         cut = _rgb(picture).crop((x, y, width - x, height - y))
         yield copy(
-            picture, f"cropped{percent}", encoded(cut, quality=92), both(NEAR, NEAR), f"{percent} % cut off a side"
+            picture, f"cropped{percent}", encoded(cut, quality=90), both(NEAR, NEAR), f"{percent} % cut off a side"
         )
     for _ in range(3):
         picture = next(originals)
-        data = encoded(ImageOps.mirror(_rgb(picture)), quality=88)
+        data = encoded(ImageOps.mirror(_rgb(picture)), quality=84)
         yield copy(picture, "mirrored", data, both(NEAR, NEAR), "mirrored left to right")
     for _ in range(3):
         picture = next(originals)
-        data = encoded(_watermarked(_rgb(picture)), quality=85)
+        data = encoded(_watermarked(_rgb(picture)), quality=80)
         yield copy(picture, "watermark", data, both(NEAR, NEAR), "a watermark band over 12 % of the height")
 
 
@@ -152,12 +152,12 @@ def _formats() -> Iterator[Item]:
         exif = Image.Exif()
         exif[0x0112] = turn
         stored = _rgb(picture).transpose(_UNDO[turn])
-        data = encoded(stored, quality=92, exif=exif)
+        data = encoded(stored, quality=90, exif=exif)
         yield _item(f"{picture.name}.jpg", _tagged(picture, "exif-rotated"), data)
     small = [
         objects.balls(f"format_{index}", (320, 288), _some(f"format {index}", 2 + index % 4)) for index in range(8)
     ]
-    yield _item("cmyk_0.jpg", _tagged(small[0], "cmyk"), encoded(small[0].image.convert("CMYK"), quality=92))
+    yield _item("cmyk_0.jpg", _tagged(small[0], "cmyk"), encoded(small[0].image.convert("CMYK"), quality=90))
     yield _item(
         "palette_0.png",
         _tagged(small[1], "palette"),
@@ -228,12 +228,12 @@ def _unfit() -> Iterator[Item]:
     for index, side in enumerate((32, 48, 96, 128, 200)):
         picture = objects.balls(f"small_{index}", (640, 512), _some(f"small {index}", 2 + index))
         small = picture.image.resize((side * 5 // 4, side), Image.Resampling.LANCZOS)
-        end = both(dropped("side"), KEPT if side >= 64 else dropped("side"))
-        yield _item(f"{picture.name}.jpg", replace(picture, tags=("too-small",)), encoded(small, quality=95), end)
+        ends = both(dropped("side"), KEPT if side >= 64 else dropped("side"))
+        yield _item(f"{picture.name}.jpg", replace(picture, tags=("too-small",)), encoded(small, quality=95), ends)
     for index, size in enumerate(((1200, 260), (260, 1100), (2600, 256))):
         picture = scenes.harbour(f"banner_{index}", size, scenes.TIMES[index], 1 + index)
-        end = both(dropped("aspect"), KEPT if index < 2 else dropped("aspect"))
-        yield _item(f"{picture.name}.jpg", picture, encoded(picture.image, quality=93), end)
+        ends = both(dropped("aspect"), KEPT if index < 2 else dropped("aspect"))
+        yield _item(f"{picture.name}.jpg", picture, encoded(picture.image, quality=93), ends)
     for index in range(5):
         picture = scenes.skyline(f"squeezed_{index}", (640, 512), scenes.TIMES[index])
         data = encoded(picture.image, quality=6 + 2 * index)
@@ -275,10 +275,10 @@ def _terms() -> Iterator[Item]:
         picture = scenes.landscape(f"terms_{index}", (600, 512), scenes.TIMES[index], 1 + index, 1)
         picture = replace(picture, origin=replace(picture.origin, licence=licence, note="stated for the test"))
         end = dropped("licence") if licence else dropped("no licence")
-        yield _item(f"{picture.name}.jpg", picture, encoded(picture.image, quality=92), both(end, end))
+        yield _item(f"{picture.name}.jpg", picture, encoded(picture.image, quality=90), both(end, end))
     for index in range(3):
         picture = replace(scenes.skyline(f"untold_{index}", (576, 512), scenes.TIMES[index]), caption=None)
-        yield _item(f"{picture.name}.jpg", picture, encoded(picture.image, quality=92), both(KEPT, dropped("answer")))
+        yield _item(f"{picture.name}.jpg", picture, encoded(picture.image, quality=90), both(KEPT, dropped("answer")))
     data = encoded(pages.notice((512, 512)), quality=95)
     for index in range(5):
         picture = Picture(f"gone_{index}", pages.notice((512, 512)), f"Harbour wall in the evening, view {index + 1}.")

@@ -87,8 +87,8 @@ def page(name: str, size: tuple[int, int], title: str, paragraphs: Sequence[str]
     draw.text((margin, y), title, fill=_INK, font=head)
     y += letters * 2.6
     lines = [title]
-    columns = max(12, int((width - 2 * margin) / body.getlength("abcdefghij nopqrst") * 18))
     for paragraph in paragraphs:
+        columns = int((width - 2 * margin) / body.getlength(paragraph) * len(paragraph))
         for line in textwrap.wrap(paragraph, columns):
             if y + letters * 1.4 > height - margin * 0.5:
                 break
@@ -159,11 +159,10 @@ def chart(name: str, size: tuple[int, int], title: str, labels: Sequence[str], v
     draw = ImageDraw.Draw(sheet)
     big, small = font(26), font(17)
     draw.text(((width - big.getlength(title)) / 2, 16), title, fill=_INK, font=big)
-    left, right, top, bottom = 60, width - 24, 70, height - 52
+    left, right, top, bottom = 24, width - 24, 70, height - 52
     for line in range(5):
         y = bottom - (bottom - top) * line / 4
         draw.line((left, y, right, y), fill=(220, 220, 216), width=1)
-        draw.text((14, y - 10), str(max(values) * line // 4), fill=(110, 110, 112), font=small)
     names = list(COLOURS)[:7]
     rng.shuffle(names)
     step = (right - left) / len(values)

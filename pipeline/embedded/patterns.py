@@ -89,7 +89,8 @@ def dot(name: str, size: tuple[int, int], colour: str) -> Picture:
     width, height = size
     pixels = np.full((height, width, 3), 226, np.float32)
     turns = np.linspace(0, math.tau, 60, endpoint=False)
-    x, y, radius = width * 0.4, height * 0.55, height * 0.16
+    rng = seeded(name)
+    x, y, radius = width * rng.uniform(0.25, 0.75), height * rng.uniform(0.25, 0.75), height * rng.uniform(0.1, 0.2)
     paint(pixels, [(x + radius * math.cos(turn), y + radius * math.sin(turn)) for turn in turns], COLOURS[colour])
     caption = f"A {colour} dot on a light grey ground."
     return Picture(name, Image.fromarray(pixels.astype(np.uint8)), caption, ("icon",), origin=_origin("dot"))

@@ -71,7 +71,7 @@ PHOTOS = (
         _PUBLIC,
         (
             ((20, 30, 532, 542), "Small coloured galaxies scattered over a dark sky."),
-            ((470, 340, 982, 852), "A field of far galaxies with one bright yellow one among them."),
+            ((470, 340, 982, 852), "A field of far galaxies with a bright orange one among them."),
         ),
     ),
     Photo(
@@ -86,8 +86,8 @@ PHOTOS = (
         "A red motorcycle parked in a garage in front of shelves and boxes.",
         ("photo", "vehicle"),
         parts=(
-            ((30, 200, 330, 480), "The front wheel and fork of a red motorcycle on a concrete floor."),
-            ((390, 20, 741, 300), "The seat of a red motorcycle in front of cardboard boxes and a white cloth."),
+            ((30, 200, 330, 480), "The rear wheel of a red motorcycle on a concrete floor."),
+            ((390, 20, 741, 300), "The headlamp and handlebar of a red motorcycle in front of shelves with boxes."),
         ),
     ),
     Photo(

@@ -6,14 +6,14 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 Colour = tuple[int, int, int]
 Points = Sequence[tuple[float, float]]
 
@@ -139,7 +139,7 @@ def paint(pixels: Floats, points: Points, colour: Floats | Colour, texture: Floa
     mask = np.zeros((bottom - top, right - left), np.uint8)
     # The last four bits are fractions of a pixel.
     cv2.fillPoly(mask, [np.round((corners - (left, top)) * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
-    surface = np.asarray(colour, np.float32)
+    surface: Floats = np.asarray(colour, np.float32)
     if texture is not None:
         surface = surface * _tiled(texture, *mask.shape)[..., None]
     spot = pixels[top:bottom, left:right]

@@ -58,7 +58,7 @@ def _special() -> Iterator[Item]:
     data = encoded(turned.image.transpose(Image.Transpose.ROTATE_90), quality=88, exif=exif)
     yield _file("page_turned.jpg", turned, data, KEPT)
     bilevel = pages.page("page_bilevel", (640, 600), "In black and white", pages.PARAGRAPHS[6:9], 20)
-    yield _file("page_bilevel.tif", bilevel, encoded(bilevel.image.convert("1"), "TIFF", compression="group4"), KEPT)
+    yield _file("page_bilevel.tif", bilevel, encoded(_bilevel(bilevel.image), "TIFF", compression="group4"), KEPT)
     for index in range(2):
         unread = replace(pages.receipt(f"unread_{index}", pages.SHOPS[index], 5 + index), text=None)
         yield _item(unread, "jpg", dropped("answer"))
@@ -73,6 +73,10 @@ def _special() -> Iterator[Item]:
         facts = {"purpose": ["document ingestion from PDF"], "media": "pdf", "tags": ["pdf"], "text": "\n".join(lines)}
         origin = Origin(path="pipeline/embedded/damage.py:pdf")
         yield Item(f"minutes_{index}.pdf", pdf(lines), {UNDERSTANDING: quarantined("not an image")}, origin, facts)
+
+
+def _bilevel(image: Image.Image) -> Image.Image:
+    return image.convert("L").point([0] * 150 + [255] * 106).convert("1")
 
 
 def _item(picture: Picture, ending: str, end: End = KEPT, **more: str) -> Item:

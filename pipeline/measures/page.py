@@ -36,12 +36,35 @@ This page is made by `python -m pipeline.measures.page`.
 """
 
 
+_RECALL = """## How well the hashes find copies
+
+`pipeline.measures.phash.hash_distance` says which comparisons make two pictures candidates: whole against
+whole, mirror and windows, and the two windows without a band against each other. Copies of 138 pictures of
+the sample corpora, written as JPEG of quality 90; the share found within 4, 6, 8, 10 of 64 bits:
+
+| copy | plain hash | with mirror and windows |
+|---|---|---|
+| 2 % cut from each side | .56 / .83 / .94 / .96 | .96 / .98 / .99 / .99 |
+| 5 % cut from each side | .08 / .24 / .37 / .54 | .96 / .98 / .98 / .99 |
+| 10 % cut from each side | .00 / .01 / .04 / .09 | .96 / .96 / .97 / .99 |
+| quality 30 | .97 / .98 / .99 / .99 | .99 / .99 / .99 / .99 |
+| a quarter of the size | .96 / .97 / .98 / .99 | .98 / .98 / .99 / .99 |
+| mirrored | .00 / .01 / .01 / .01 | .99 / .99 / .99 / 1.0 |
+| mirrored, 5 % cut from each side | .01 / .01 / .01 / .01 | .96 / .97 / .99 / .99 |
+| a band over the lowest 15 % | .16 / .35 / .55 / .73 | .96 / .97 / .98 / .98 |
+| 10 % cut from the bottom only | .01 / .07 / .16 / .36 | .17 / .47 / .75 / .95 |
+| 10 % cut from the left only | .01 / .05 / .12 / .23 | .04 / .09 / .26 / .44 |
+
+Of 9,453 pairs of other pictures one lies within 10 bits: the same gradient in two formats.
+"""
+
+
 def measures_page() -> str:
     """The page as Markdown."""
     from pipeline.pictures import REASONS
 
     reasons = ", ".join(f"`{reason}`" for reason in REASONS)
-    return "\n".join([_INTRODUCTION.format(reasons=reasons), *_sections()])
+    return "\n".join([_INTRODUCTION.format(reasons=reasons), *_sections(), _RECALL])
 
 
 def _sections() -> Iterator[str]:

@@ -24,6 +24,8 @@ Floats = NDArray[np.float64]
 
 SAME = 0.75
 """Least `Match.score` of the same picture."""
+# Score from which no better way is looked for.
+_SURE = 0.9
 
 # Long side in pixels of the picture key points are sought in; sides of the squares pixels are compared in and
 # crops are searched in.
@@ -134,14 +136,14 @@ def describe(picture: NDArray[np.uint8]) -> Descriptors:
 def match(a: Descriptors, b: Descriptors) -> Match:
     """Compare two described pictures; the first way to lay b over a that convinces ends the search."""
     _settle()
-    if min(a.gray.std(), b.gray.std()) < _FLAT:
-        return _match_flat(a, b)
+    if min(a.gray.std(), b.gray.std()) < _FLAT or _is_tiny(a) or _is_tiny(b):
+        return _match_colours(a, b)
     best = Match(0.0, 0, False, 1.0, 0.0)
     for way in _ways(a, b):
         found = _compare(a, b, way)
         if found.score > best.score:
             best = found
-        if best.same:
+        if best.score >= _SURE:
             break
     return best
 
@@ -180,11 +182,18 @@ def _key_points(gray: Gray) -> KeyPoints:
     return KeyPoints(points, codes)
 
 
-def _match_flat(a: Descriptors, b: Descriptors) -> Match:
-    """Pictures of which at least one is flat: the same only if both are, in the same colour."""
-    both = max(a.gray.std(), b.gray.std()) < _FLAT
-    same = both and np.abs(a.colour - b.colour).mean(axis=(0, 1)).max() < _COLOUR
-    return Match(float(same), 0, False, max(b.height, b.width) / max(a.height, a.width), float(same))
+def _is_tiny(picture: Descriptors) -> bool:
+    return min(picture.height, picture.width) < _LEAST_SIDE
+
+
+def _match_colours(a: Descriptors, b: Descriptors) -> Match:
+    """Pictures with nothing but colours to compare. A flat one is like flat ones only."""
+    scale = max(b.height, b.width) / max(a.height, a.width)
+    if (a.gray.std() < _FLAT) != (b.gray.std() < _FLAT):
+        return Match(0.0, 0, False, scale, 0.0)
+    apart = [float(np.abs(a.colour - colour).mean(axis=(0, 1)).max()) for colour in (b.colour, b.colour[:, ::-1])]
+    same = min(apart) < _COLOUR
+    return Match(float(same), 0, same and apart[1] < apart[0], scale, float(same))
 
 
 def _ways(a: Descriptors, b: Descriptors) -> Iterator[_Way]:
@@ -192,8 +201,6 @@ def _ways(a: Descriptors, b: Descriptors) -> Iterator[_Way]:
     if abs(math.log(a.width * b.height / (a.height * b.width))) < _PROPORTIONS:
         yield _Way(np.eye(2, 3), mirrored=False)
         yield _Way(np.eye(2, 3), mirrored=True)
-    if min(a.height, a.width, b.height, b.width) < _LEAST_SIDE:
-        return
     for find in (_by_points, _by_search):
         for mirrored in (False, True):
             if (way := find(a, b, mirrored)) is not None:

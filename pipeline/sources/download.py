@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -73,8 +74,9 @@ class Downloader:
         self._limits = limits
         self._slots = anyio.Semaphore(limits.concurrency)
         self._hosts: dict[str, _Host] = {}
+        self._pools = _PoolPerHost(rule)
         self._client = httpx.AsyncClient(
-            transport=_Transport(rule, limits.concurrency),
+            transport=self._pools,
             headers={"User-Agent": limits.user_agent, "Accept-Encoding": "identity"},
             timeout=httpx.Timeout(limits.read_s, connect=limits.connect_s, pool=None),
             trust_env=False,
@@ -147,8 +149,11 @@ class Downloader:
                     yield host
         finally:
             host.users -= 1
-            if not host.users and not host.quiet_for:
-                del self._hosts[name]
+            if not host.users:
+                if not host.quiet_for:
+                    del self._hosts[name]
+                with anyio.CancelScope(shield=True):
+                    await self._pools.leave(name)
 
     async def _take(self, response: httpx.Response, name: str, host: _Host) -> bytes | httpx.URL:
         status = response.status_code
@@ -202,19 +207,41 @@ class Downloader:
             raise _TryAgain("connection failed", f"{name}: {detail}") from None
 
 
-class _Transport(httpx.AsyncHTTPTransport):
+class _CheckedTransport(httpx.AsyncHTTPTransport):
     """httpx's own transport, over connections that are checked."""
 
-    def __init__(self, rule: AddressRule, connections: int) -> None:
-        super().__init__(trust_env=False)
+    def __init__(self, network: CheckedNetwork, context: ssl.SSLContext) -> None:
+        super().__init__(verify=context, trust_env=False)
         # httpx has no argument for the network backend; its pool takes one.
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=httpx.create_ssl_context(trust_env=False),
-            max_connections=None,
-            max_keepalive_connections=connections,
-            keepalive_expiry=5.0,
-            network_backend=CheckedNetwork(rule),
+            ssl_context=context, max_connections=None, keepalive_expiry=5.0, network_backend=network
         )
+
+
+class _PoolPerHost(httpx.AsyncBaseTransport):
+    """Connections are kept per host: a common pool looks at every idle one for every request."""
+
+    def __init__(self, rule: AddressRule) -> None:
+        self._network = CheckedNetwork(rule)
+        self._context = httpx.create_ssl_context(trust_env=False)
+        self._hosts: dict[str, _CheckedTransport] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request through the pool of its host."""
+        transport = self._hosts.get(request.url.host)
+        if transport is None:
+            transport = self._hosts[request.url.host] = _CheckedTransport(self._network, self._context)
+        return await transport.handle_async_request(request)
+
+    async def leave(self, host: str) -> None:
+        """Close the connections to a host that nobody uses now."""
+        if (transport := self._hosts.pop(host, None)) is not None:
+            await transport.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for host in list(self._hosts):
+            await self.leave(host)
 
 
 def opt_out(headers: httpx.Headers, user_agent: str) -> str | None:

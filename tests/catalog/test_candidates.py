@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog import candidates as module
-from catalog.candidates import FULL, UNDECIDED, Candidates, Checked, Variants, candidates, decide, next_round
+from catalog.candidates import UNDECIDED, Candidates, Checked, Variants, candidates, decide, next_round
 from catalog.duplicates import KEPT
 from tests.catalog.test_duplicates import ranks
 from tests.catalog.test_hamming import bits_between, hash_sets
@@ -16,59 +16,77 @@ from tests.catalog.test_hamming import bits_between, hash_sets
 NOTHING = Checked(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.bool_))
 
 
-def plain_candidates(hashes, order, distance, most, variants, lineage):
-    def ways(row, other):
-        yield bits_between(int(hashes[row]), int(hashes[other])), FULL
-        for number, (word, owner) in enumerate(zip(variants.hashes, variants.owner, strict=True)):
-            if owner in (row, other) and word != hashes[owner]:
-                yield bits_between(int(word), int(hashes[other if owner == row else row])), number
-
+def plain_candidates(hashes, order, distance, most, variants, further, lineage):
+    full = [(int(word), row) for row, word in enumerate(hashes)]
+    sets = [full, *([(int(w), int(o)) for w, o in zip(v.hashes, v.owner, strict=True)] for v in variants)]
+    least: dict[tuple[int, int], tuple[int, int]] = {}
+    for via, (one, two) in enumerate([(0, 0), (0, 1), *further]):
+        for word, owner in sets[one]:
+            for word_two, owner_two in sets[two]:
+                pair = tuple(sorted((owner, owner_two), key=lambda row: order[row]))
+                least[pair] = min(least.get(pair, (65, 0)), (bits_between(word, word_two), via))
     found = []
     for row in np.argsort(order).tolist():
         others = []
         for other in range(len(hashes)):
             kin = lineage is not None and lineage[row] >= 0 and lineage[row] == lineage[other]
-            if order[other] < order[row] and not kin:
-                near, via = min(ways(row, other))
-                if near <= distance:
-                    others.append((near, order[other], other, via))
+            near, via = least.get((other, row), (65, 0))
+            if other != row and not kin and near <= distance:
+                others.append((near, order[other], other, via))
         found += [(row, other, near, via) for near, _, other, via in sorted(others)[:most]]
     return found
 
 
 @given(st.data(), st.integers(0, 10), st.integers(1, 4), st.booleans())
-@settings(max_examples=200, deadline=None)
-def test_candidates_are_the_nearest_earlier_rows_by_any_way(data, distance, most, with_lineage):
+@settings(max_examples=250, deadline=None)
+def test_candidates_are_the_nearest_earlier_rows_by_any_comparison(data, distance, most, with_lineage):
     hashes = data.draw(hash_sets(25))
     order = ranks(data.draw, len(hashes))
-    owners = data.draw(st.lists(st.integers(0, len(hashes) - 1), max_size=25)) if len(hashes) else []
-    # Variants near some other row's hash, or equal to their own row's.
-    words = [int(hashes[data.draw(st.integers(0, len(hashes) - 1))]) ^ data.draw(st.integers(0, 9)) for _ in owners]
-    variants = Variants(np.array(words, np.int64), np.array(owners, np.int64))
+    variants = []
+    for _ in range(3):
+        owners = data.draw(st.lists(st.integers(0, len(hashes) - 1), max_size=20)) if len(hashes) else []
+        # Variants near some other row's hash, or equal to their own row's.
+        near = [data.draw(st.tuples(st.integers(0, len(hashes) - 1), st.integers(0, 9))) for _ in owners]
+        words = [int(hashes[row]) ^ flips for row, flips in near]
+        variants.append(Variants(np.array(words, np.int64), np.array(owners, np.int64)))
+    further = data.draw(st.lists(st.sampled_from([(2, 2), (2, 3), (3, 1), (3, 3)]), unique=True, max_size=3))
     lineage = np.array([data.draw(st.integers(-1, 2)) for _ in hashes], np.int64) if with_lineage else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_MOST_GATHERED", data.draw(st.sampled_from([1, 20, 10_000])))
-        found = candidates(hashes, order, distance=distance, most=most, variants=variants, lineage=lineage)
-    got = list(zip(*(part.tolist() for part in (found.row, found.other, found.distance)), strict=True))
-    expected = plain_candidates(hashes, order, distance, most, variants, lineage)
+        found = candidates(
+            hashes,
+            order,
+            distance=distance,
+            most=most,
+            variants=variants[0],
+            further=[(variants[i - 1], None if i == j else variants[j - 1]) for i, j in further],
+            lineage=lineage,
+        )
+    parts = (found.row, found.other, found.distance)
+    got = list(zip(*(part.tolist() for part in parts), strict=True))
+    expected = plain_candidates(hashes, order, distance, most, variants, further, lineage)
     assert got == [pair[:3] for pair in expected]
-    for row, other, near, via in zip(found.row, found.other, found.distance, found.via, strict=True):
-        if via == FULL:
-            assert bits_between(int(hashes[row]), int(hashes[other])) == near
-        else:
-            owner = variants.owner[via]
-            partner = other if owner == row else row
-            assert {owner, partner} == {row, other}
-            assert bits_between(int(variants.hashes[via]), int(hashes[partner])) == near
+
+
+def test_via_says_which_comparison_found_a_pair():
+    hashes = np.array([0, 2**40 - 1, 2**30 - 1, 2**50 - 1], np.int64)
+    one_each = Variants(np.array([2**62 - 1, 2**61 - 1], np.int64), np.array([0, 3]))
+    windows = Variants(np.array([2**40 - 1, 2**62 - 1], np.int64), np.array([0, 1]))
+    found = candidates(
+        hashes, np.arange(4), distance=2, most=3, variants=windows, further=[(one_each, None), (one_each, windows)]
+    )
+    pairs = zip(found.row.tolist(), found.other.tolist(), found.distance.tolist(), found.via.tolist(), strict=True)
+    assert list(pairs) == [(1, 0, 0, 1), (3, 0, 1, 2), (3, 1, 1, 3)]
 
 
 def test_a_dense_group_gives_each_row_its_share_only():
     hashes = np.full(3_000, 99, np.int64)
     hashes[1_000:] ^= np.int64(1) << (np.arange(2_000) % 60)
     variants = Variants(np.repeat(hashes, 3), np.repeat(np.arange(3_000), 3))
-    found = candidates(hashes, np.arange(3_000), distance=10, most=5, variants=variants)
+    same = Variants(np.full(3_000, 5, np.int64), np.arange(3_000))
+    found = candidates(hashes, np.arange(3_000), distance=10, most=5, variants=variants, further=[(same, None)])
     assert len(found.row) == 2_995 * 5 + 10
-    assert found.other[found.row == 999].tolist() == [0, 1, 2, 3, 4]
+    assert found.other[found.row == 2_999].tolist() == [0, 1, 2, 3, 4]
 
 
 def plain_rule(proposed, order, same, lineage):
@@ -95,7 +113,7 @@ def pictures(draw):
     for row in np.argsort(order).tolist():
         before = [other for other in range(rows) if order[other] < order[row]]
         listed = draw(st.lists(st.sampled_from(before), unique=True, max_size=4)) if before else []
-        pairs += [(row, other, step, FULL) for step, other in enumerate(listed)]
+        pairs += [(row, other, step, 0) for step, other in enumerate(listed)]
     proposed = Candidates(*np.array(pairs, np.int64).reshape(-1, 4).T)
     group = draw(st.lists(st.integers(0, 2), min_size=rows, max_size=rows))
     odd = draw(st.integers(0, 50))
@@ -134,7 +152,7 @@ def test_rounds_end_where_the_rule_ends_whatever_was_compared_when(data, case):
 
 
 def nearest_before(rows: int, most: int) -> Candidates:
-    pairs = [(row, row - step, step, FULL) for row in range(rows) for step in range(1, most + 1) if row >= step]
+    pairs = [(row, row - step, step, 0) for row in range(rows) for step in range(1, most + 1) if row >= step]
     return Candidates(*np.array(pairs, np.int64).T)
 
 
@@ -163,7 +181,7 @@ def test_rounds_and_comparisons_stay_few(same, rounds, compared):
 
 
 def test_a_duplicate_names_a_kept_row_though_only_a_duplicate_was_listed():
-    proposed = Candidates(*np.array([[1, 0, 1, FULL], [2, 1, 1, FULL]]).T)
+    proposed = Candidates(*np.array([[1, 0, 1, 0], [2, 1, 1, 0]]).T)
     found = decide(proposed, np.arange(3), lambda row, other: np.ones(len(row), bool))
     assert found.tolist() == [KEPT, 0, 0]
 

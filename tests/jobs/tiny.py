@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import simplejpeg
@@ -57,10 +60,14 @@ class Tiny:
         """The command in a process of its own."""
         return unifactory(*arguments, **environment)
 
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """`curate` of the recipe into the store, with one worker."""
+        return ("curate", str(self.recipe), "--root", str(self.root), "--store", str(self.store), "--workers", "1")
+
     def curate(self, *more: str) -> subprocess.CompletedProcess[str]:
-        """`unifactory curate` of the recipe into the store, with one worker."""
-        place = ("--root", str(self.root), "--store", str(self.store), "--workers", "1")
-        return unifactory("curate", str(self.recipe), *place, *more)
+        """The command of `arguments`, in a process of its own."""
+        return unifactory(*self.arguments, *more)
 
 
 def unifactory(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -73,6 +80,20 @@ def unifactory(*arguments: str, **environment: str) -> subprocess.CompletedProce
         check=False,
         env={**clean, **environment},
     )
+
+
+def here(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in this process: for what ends before any worker starts."""
+    from jobs.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with mock.patch("sys.argv", ["unifactory", *arguments]), redirect_stdout(out), redirect_stderr(err):
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return subprocess.CompletedProcess(list(arguments), code, out.getvalue(), err.getvalue())
 
 
 def write_tiny(folder: Path, count: int = 12) -> Tiny:

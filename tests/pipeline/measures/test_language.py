@@ -37,6 +37,7 @@ def guess(text: str) -> tuple[str | None, str]:
         ("개와 고양이가 집 앞에서 놀고 있다.", "Hangul", "ko"),
         ("สุนัขและแมวกำลังเล่น", "Thai", "th"),
         ("Xyzzy plugh qwrt", "Latin", "und"),
+        ("de la", "Latin", "und"),
         ("12345 !!!", None, "und"),
         ("", None, "und"),
     ],

@@ -52,7 +52,8 @@ def test_all_greys_alike_have_eight_bits_of_entropy(tmp_path: Path) -> None:
 
 def test_colourfulness_is_the_published_formula(tmp_path: Path) -> None:
     # Areas of one colour each, so that scaling changes next to nothing.
-    colours = np.random.default_rng(0).integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    colours = np.random.default_rng(0).integers(0, 100, (4, 4, 3)).astype(np.uint8)
+    colours[..., 0] += 150
     picture = np.kron(colours, np.ones((128, 128, 1), np.uint8))
     red, green, blue = (colours[..., channel].astype(float).ravel() for channel in range(3))
     rg, yb = red - green, (red + green) / 2 - blue
@@ -75,6 +76,15 @@ def test_flat_areas_are_measured(tmp_path: Path) -> None:
     assert look(tmp_path, noise)["flat_share"] == 0
     noise[:, :256] = 90
     assert look(tmp_path, noise)["flat_share"] == pytest.approx(0.5, abs=0.04)
+
+
+def test_flat_blocks_are_counted_block_by_block() -> None:
+    levels = np.random.default_rng(0).permutation(32 * 32).reshape(32, 32) % 8 * 30
+    grey = np.kron(levels, np.ones((8, 8))).astype(np.uint8)
+    rgb = np.repeat(grey[..., None], 3, axis=2)
+    assert figures(rgb, grey).flat_share == 1
+    grey[100, 100] ^= 128
+    assert figures(rgb, grey).flat_share == 1 - 1 / 1024
 
 
 def test_blur_lowers_sharpness(tmp_path: Path) -> None:

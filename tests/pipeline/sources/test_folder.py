@@ -121,9 +121,7 @@ def test_endings_need_their_dot() -> None:
         make("folder", endings=["jpg"])
 
 
-def test_the_order_is_that_of_the_names_whatever_the_disk_says(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_order_is_that_of_the_names_whatever_the_disk_says(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in "dacb":
         (root / "many" / folder).mkdir(parents=True)
         for name in "3142":

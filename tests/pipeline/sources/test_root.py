@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from pipeline.sources.base import BadRow
 from pipeline.sources.root import MediaRoot
 
-PARTS = st.lists(st.sampled_from(["", ".", "..", "a", "b c", "x.jpg", "..."]), min_size=1, max_size=8).map(
-    "/".join
-)
+PARTS = st.lists(st.sampled_from(["", ".", "..", "a", "b c", "x.jpg", "..."]), min_size=1, max_size=8).map("/".join)
 
 
 def test_a_neighbour_whose_name_begins_like_the_root_is_outside(root: Path) -> None:

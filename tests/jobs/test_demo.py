@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import catalog
+from jobs.demo import RECIPES, demo
+from tests.conftest import Shown
+
+# Two recipes over three hundred pictures, twice.
+pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("demo")]
+
+
+def expected(root: Path, corpus: str) -> dict[str, tuple[str | None, dict[str, Any]]]:
+    """Record id -> (group of copies, how it should end) for the lines that a recipe reads."""
+    found = {}
+    for manifest in sorted(root.glob("*/manifest.jsonl")):
+        for text in manifest.read_text().splitlines():
+            line = json.loads(text)
+            if corpus in line["expected"]:
+                stem = Path(line["file"]).stem
+                found[line["id"]] = (line.get("near_dup_group", stem), line["expected"][corpus])
+    return found
+
+
+@pytest.mark.parametrize("corpus", RECIPES)
+def test_every_record_ends_as_its_manifest_line_says(shown: Shown, corpus: str) -> None:
+    """Which of several exact copies is kept is the recipe's choice: the states of a group hold as a set."""
+    ends = {
+        json.loads(row["fields"])["id"]: (row["state"], row["reason"])
+        for row in catalog.open(str(shown.store)).records(corpus).collect().iter_rows(named=True)
+    }
+    wanted = expected(shown.root, corpus)
+    assert set(ends) == set(wanted)
+    groups: dict[str, tuple[Counter[Any], Counter[Any]]] = defaultdict(lambda: (Counter(), Counter()))
+    for name, (group, end) in wanted.items():
+        groups[group or name][0][end["state"], end["reason"]] += 1
+        groups[group or name][1][ends[name]] += 1
+    wrong = {group: (should, did) for group, (should, did) in groups.items() if should != did}
+    assert wrong == {}
+
+
+def test_the_store_is_clean_and_every_kept_record_is_a_sample(shown: Shown) -> None:
+    assert shown.result.findings == []
+    assert set(shown.result.corpora) == set(RECIPES)
+    for found in shown.result.corpora.values():
+        assert found.kept == found.samples > 100
+        assert found.inputs == found.kept + sum(found.dropped.values()) + found.duplicates + sum(
+            found.quarantined.values()
+        )
+        assert min(found.tokens.values()) > 0
+
+
+def test_it_says_what_became_of_the_records_and_where_things_are(shown: Shown) -> None:
+    found = shown.result.corpora["generation"]
+    for count in (found.inputs, found.kept, found.samples, found.duplicates, *found.dropped.values()):
+        assert str(count) in shown.said
+    for rule in found.dropped:
+        assert rule in shown.said
+    for path in ("shards/generation/train", "shards/understanding/train"):
+        assert f"{shown.store}/{path}" in shown.said
+        assert (shown.store / path / "card.json").is_file()
+    for name in RECIPES:
+        assert f"{shown.store}/reports/{name}.html" in shown.said
+        assert (shown.store / "reports" / f"{name}.html").is_file()
+
+
+def test_it_calls_its_stand_ins_stand_ins(shown: Shown) -> None:
+    (line,) = [line for line in shown.said.splitlines() if "stand-ins, not the real models" in line]
+    for name in ("patch-vq", "embedded-bpe", "metadata"):
+        assert name in line
+
+
+def test_a_second_demo_computes_nothing(shown: Shown) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):
+        again = demo(shown.store, 2)
+    assert again.operator_calls == shown.result.operator_calls
+    assert again.corpora == shown.result.corpora

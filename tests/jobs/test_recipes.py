@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from catalog.decisions import Licence, Route, decide_licence, decide_route
+from catalog.errors import UserError
+from jobs.demo import RECIPES
+from jobs.run import load_plan
+from pipeline.plan import Plan
+
+
+class Given:
+    """A decision's inputs: one bucket with one frame."""
+
+    buckets: Sequence[str] = ("0",)
+
+    def __init__(self, **columns: list[object]) -> None:
+        size = len(next(iter(columns.values())))
+        self._frame = pl.DataFrame({"record_key": [f"{row:032x}" for row in range(size)], **columns})
+
+    def frame(self, bucket: str, columns: Sequence[str]) -> pl.DataFrame:
+        return self._frame.select("record_key", *columns)
+
+
+@pytest.fixture(scope="module", params=RECIPES)
+def plan(request: pytest.FixtureRequest) -> Plan:
+    return load_plan(request.param, [])
+
+
+def branches(plan: Plan) -> dict[str, str]:
+    return {rule.name: rule.branch for node in plan.nodes.values() for rule in node.rules}
+
+
+def test_every_threshold_is_range_checked(plan: Plan) -> None:
+    assert not [note for node in plan.nodes.values() for note in node.notes if "not range-checked" in note]
+
+
+def test_terms_that_forbid_commercial_use_or_changes_are_not_allowed(plan: Plan) -> None:
+    decision = plan.nodes["licence"].node
+    assert isinstance(decision, Licence)
+    terms = {
+        "CC0-1.0": True, "CC-PDM-1.0": True, "CC-BY-2.0": True, "CC-BY-SA-4.0": True, "MIT": True, "MIT-CMU": True,
+        "Apache-2.0": True, "BSD-3-Clause": True, "CC-BY-NC-2.0": False, "CC-BY-NC-SA-2.0": False,
+        "CC-BY-ND-4.0": False, "Apple Sample Code licence": False, "All rights reserved": False, "": False,
+    }  # fmt: skip
+    ((_, verdicts),) = decide_licence(decision, Given(licence=[*terms, None]))
+    assert verdicts["state"].to_list() == ["passed" if held else "dropped" for held in (*terms.values(), False)]
+    assert verdicts["reason"].to_list()[-1] == "no licence"
+
+
+def test_licences_are_judged_before_duplicates(plan: Plan) -> None:
+    """Otherwise a permitted picture could yield to a copy that is then dropped for its terms."""
+    for name, node in plan.nodes.items():
+        if getattr(node.node, "decide", "") == "duplicates":
+            assert "licence" in plan.recipe.ancestors(name)
+
+
+def test_without_scores_the_generation_recipe_says_what_it_uses_instead() -> None:
+    plan = load_plan("generation", [])
+    assert branches(plan)["aesthetics"] == branches(plan)["quality"] == "else"
+    assert any("artimuse of artimuse is missing" in note for note in plan.nodes["quality"].notes)
+
+
+def test_with_tables_of_scores_the_thresholds_of_the_paper_count(tmp_path: Path) -> None:
+    settings = []
+    for name, score in (("artimuse", 71.0), ("deqa", 4.2)):
+        table = tmp_path / f"{name}.parquet"
+        pl.DataFrame({"digest": ["0" * 64], name: [score]}).write_parquet(table)
+        settings.append(f"{name}.table={table}")
+    plan = load_plan("generation", settings)
+    assert branches(plan)["aesthetics"] == branches(plan)["quality"] == "keep"
+    conditions = {rule.name: rule.condition.sql for rule in plan.nodes["quality"].rules if rule.condition}
+    assert (conditions["aesthetics"], conditions["quality"]) == ("artimuse >= 60", "deqa >= 4")
+
+
+def test_a_table_that_is_not_there_is_a_mistake_and_no_reason_for_the_stand_in() -> None:
+    with pytest.raises(UserError, match=r"nothing\.parquet"):
+        load_plan("generation", ["artimuse.table=nothing.parquet"])
+
+
+def test_the_512_stage_takes_what_the_paper_keeps_and_the_256_stage_the_rest() -> None:
+    decision = load_plan("generation", []).nodes["resolution"].node
+    assert isinstance(decision, Route)
+    ((_, verdicts),) = decide_route(decision, Given(short_side=[512, 511, 256, 2000]), ["short_side"])
+    assert verdicts["value"].to_list() == ["r512", "r256", "r256", "r512"]

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.embedded.corpus import Corpus, write_corpus
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """The whole embedded corpus, drawn once."""
+    return write_corpus(tmp_path_factory.mktemp("embedded") / "corpus")
+
+
+@pytest.fixture(scope="session")
+def lines(corpus: Corpus) -> dict[str, list[dict[str, Any]]]:
+    """Manifest lines by folder."""
+    return {name: read_lines(corpus.folder / name / "manifest.jsonl") for name in corpus.records}
+
+
+def read_lines(manifest: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in manifest.read_text().splitlines()]
