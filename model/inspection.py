@@ -217,7 +217,7 @@ def shard_problems(checkpoint: Checkpoint, card: Mapping[str, Any]) -> list[str]
         if vocabulary["image_codes"] != codes:
             problems.append(f"the shards have {vocabulary['image_codes']} image codes, the tokenizer {codes}")
         elif checkpoint.folder is not None:
-            mine = SigLIPVQ.fingerprint_of(checkpoint.folder)
+            mine = SigLIPVQ.identify(checkpoint.folder).fingerprint
             if mine != image["fingerprint"]:
                 problems.append(
                     f"the shards' image codes were made by {image['name']} {image['fingerprint'][:12]}, "

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from model.blank import Conv2d, Embedding, Linear
 from model.checkpoint import load_weights, read_tensor, save_weights, stored_dtype, stored_tensors
 from model.configs import PreprocessorConfig, QuantiserConfig, SigLIPVQConfig, VisionConfig
-from model.image_tokenizer import Codes, Grid, Pixels, check_pixels
+from model.image_tokenizer import Codes, Grid, Pixels, TokenizerIdentity, check_pixels
 
 WEIGHTS = "image_tokenizer"
 WEIGHT_NAMES = (f"{WEIGHTS}.safetensors", "model.safetensors")
@@ -233,9 +233,7 @@ class SigLIPVQ(nn.Module):
         Raises:
             ConfigError, CheckpointError: name the file, field or tensor at fault.
         """
-        folder = Path(folder)
-        if (folder / WEIGHTS / "config.json").is_file():
-            folder = folder / WEIGHTS
+        folder = _own_folder(Path(folder))
         with torch.device("meta"):
             tokenizer = cls(*_configs(folder))
         load_weights(tokenizer, folder, device=device, dtype=dtype, preferred=WEIGHT_NAMES)
@@ -292,13 +290,15 @@ class SigLIPVQ(nn.Module):
         return self._digest[1]
 
     @classmethod
-    def fingerprint_of(cls, folder: Path) -> str:
-        """The fingerprint of what `load` reads from the tokenizer's own folder, holding one tensor at a time."""
+    def identify(cls, folder: Path) -> TokenizerIdentity:
+        """The identity of what `load` would load, holding one tensor at a time."""
+        folder = _own_folder(folder)
         with torch.device("meta"):
             tokenizer = cls(*_configs(folder))
         stored = stored_tensors(folder, WEIGHT_NAMES)
         dtype = stored_dtype(stored)
-        return tokenizer._digest_of((name, read_tensor(stored[name]).to(dtype)) for name in sorted(stored))
+        digest = tokenizer._digest_of((name, read_tensor(stored[name]).to(dtype)) for name in sorted(stored))
+        return TokenizerIdentity(cls.name, digest[:12], digest, tokenizer.codes, cls.is_embedded)
 
     def _digest_of(self, tensors: Iterable[tuple[str, Tensor]]) -> str:
         digest = hashlib.sha256(f"{self.name} {VERSION} ".encode())
@@ -369,6 +369,12 @@ class SigLIPVQ(nn.Module):
             return check_pixels(image, self.patch)
         except ValueError as problem:
             raise ValueError(f"picture {index} of the batch: {problem}") from None
+
+
+def _own_folder(folder: Path) -> Path:
+    """The tokenizer's folder: `image_tokenizer/` of a checkpoint's, or the folder itself."""
+    inner = folder / WEIGHTS
+    return inner if (inner / "config.json").is_file() else folder
 
 
 def _configs(folder: Path) -> tuple[SigLIPVQConfig, PreprocessorConfig | None]:

@@ -145,4 +145,4 @@ def test_shards_fit_the_model_they_were_made_for(folder: Path) -> None:
 
 
 def test_a_fingerprint_is_the_same_from_files_and_from_memory(folder: Path) -> None:
-    assert SigLIPVQ.fingerprint_of(folder / "image_tokenizer") == SigLIPVQ.load(folder).fingerprint()
+    assert SigLIPVQ.identify(folder).fingerprint == SigLIPVQ.load(folder).fingerprint()
