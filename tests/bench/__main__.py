@@ -35,7 +35,7 @@ def page(figures: list[Figure]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        "Made by `python -m tests.bench --out runs/bench.json --page docs/benchmarks.md`; `make bench` leaves the JSON.",
+        "Made by `python -m tests.bench --out runs/bench.json --page docs/benchmarks.md`; `make bench` leaves JSON.",
         "Ratios compare with a peer or a bare loop in the same run; above 1 is better than it. Spread is the least and",
         "the greatest of the repeats.",
         "",
