@@ -13,6 +13,8 @@ from pipeline.plan import PlannedNode
 from pipeline.recipe import MergeNode
 from pipeline.worker import GROUP
 
+_MEMBERS = "merge members"  # no field can have a name with a space in it
+
 
 @dataclass(frozen=True)
 class Born:
@@ -25,12 +27,9 @@ class Born:
 def group_members(frame: pl.DataFrame, by: str) -> pl.DataFrame:
     """Members of groups of equal `by`, with the group's key: a hash of its members' keys. Null is no group."""
     members = frame.filter(pl.col(by).is_not_null()).sort("record_key")
-    groups = members.group_by(by, maintain_order=True).agg(keys=pl.col("record_key"))
-    named = groups.with_columns(
-        pl.Series(
-            GROUP, [key_of(b"group", *(key.encode() for key in keys)) for keys in groups["keys"]], dtype=pl.String
-        )
-    )
+    groups = members.group_by(by, maintain_order=True).agg(pl.col("record_key").alias(_MEMBERS))
+    names = [key_of(b"group", *(key.encode() for key in keys)) for keys in groups[_MEMBERS]]
+    named = groups.with_columns(pl.Series(GROUP, names, dtype=pl.String))
     return members.join(named.select(by, GROUP), on=by, how="inner")
 
 

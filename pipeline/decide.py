@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,6 +59,44 @@ class FlowInputs:
         return frame.with_columns(of_role.list.first().alias(DIGEST)).select("record_key", *columns)
 
 
+class SplitInputs(FlowInputs):
+    """What enters a split: groups that a merged record ties together count as one, by the least of their keys."""
+
+    def __init__(self, flow: Flow, name: str) -> None:
+        super().__init__(flow, name)
+        edges = flow.store.lineage(flow.corpus).read(["record_key", "parent"])
+        births = edges.filter(pl.col("record_key").is_duplicated())
+        tied: dict[str, list[str]] = {}
+        if births.height:
+            groups = flow.records.read(["record_key", "split_group"]).rename({"record_key": "parent"})
+            for child, group in births.join(groups, on="parent").select("record_key", "split_group").iter_rows():
+                tied.setdefault(child, []).append(group)
+        self._component = components(tied.values())
+
+    def frame(self, bucket: str, columns: Sequence[str]) -> pl.DataFrame:
+        """As above, with the component in place of each split group."""
+        frame = super().frame(bucket, columns)
+        return frame.with_columns(pl.col("split_group").replace(self._component)) if self._component else frame
+
+
+def components(groups: Iterable[Sequence[str]]) -> dict[str, str]:
+    """For keys that groups tie together, directly or through others, the least of them; the least is left out."""
+    parent: dict[str, str] = {}
+
+    def least(key: str) -> str:
+        while (above := parent.get(key, key)) != key:
+            parent[key] = parent.get(above, above)
+            key = above
+        return key
+
+    for group in groups:
+        roots = {least(key) for key in group}
+        low = min(roots)
+        for root in roots - {low}:
+            parent[root] = low
+    return {key: least(key) for key in parent}
+
+
 def decide(run: Run, node: PlannedNode, advance: Callable[[int], None]) -> Verdicts:
     """The verdicts of a decision node, bucket by bucket."""
     decision = node.node
@@ -72,7 +110,7 @@ def decide(run: Run, node: PlannedNode, advance: Callable[[int], None]) -> Verdi
     elif isinstance(decision, Licence):
         verdicts = decide_licence(decision, inputs)
     elif isinstance(decision, Split):
-        verdicts = decide_split(decision, inputs)
+        verdicts = decide_split(decision, SplitInputs(run.flow, node.name))
     elif isinstance(decision, Quota):
         verdicts = decide_quota(decision, inputs)
     else:

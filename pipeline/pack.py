@@ -127,14 +127,15 @@ def _outcome(flow: Flow, encode: str) -> str:
 
 
 def _splits(flow: Flow, name: str, bucket: str) -> pl.DataFrame:
-    """(record_key, value) of the split decision above a packing node, if there is one."""
+    """(record_key, value) of the split decisions above a packing node; the lowest a record came through counts."""
     above = flow.plan.recipe.ancestors(name)
     deciders = [
         n for n in flow.plan.recipe.order if n in above and getattr(flow.plan.recipe.nodes[n], "decide", "") == "split"
     ]
     if not deciders:
         return pl.DataFrame(schema={"record_key": pl.String, "value": pl.String})
-    return flow.verdicts(deciders[-1]).read(["record_key", "value"], bucket)
+    verdicts = [flow.verdicts(decider).read(["record_key", "value"], bucket) for decider in deciders]
+    return pl.concat(verdicts).unique("record_key", keep="last", maintain_order=True)
 
 
 def _generations(store: Store, corpus: str, before: dict[str, str]) -> dict[tuple[str, int], dict[str, Any]]:

@@ -18,7 +18,17 @@ from catalog.errors import UserError
 from catalog.keys import fingerprint
 from catalog.rules import SKIP, Condition, OnNull, check_ranges, check_types, parse
 from pipeline.operator import Expander, Measure, Merger, Operator, load_operator
-from pipeline.recipe import INGEST, AnyNode, EncodeNode, OperatorNode, PackNode, Recipe, dep
+from pipeline.recipe import (
+    INGEST,
+    AnyNode,
+    EncodeNode,
+    ExpandNode,
+    MergeNode,
+    OperatorNode,
+    PackNode,
+    Recipe,
+    dep,
+)
 
 RECORD_COLUMNS = {
     "source": Column("source", pa.string(), "name of the source"),
@@ -104,9 +114,21 @@ def resolve(recipe: Recipe, place: str) -> Plan:
             planned[name] = _resolve_node(recipe, name, planned)
         _check_routes(recipe)
         _check_packing(recipe)
+        _check_births(recipe)
     except UserError as error:
         raise UserError(f"{place}: {error}") from None
     return Plan(recipe, planned)
+
+
+def _check_births(recipe: Recipe) -> None:
+    for name, node in recipe.nodes.items():
+        if isinstance(node, (ExpandNode, MergeNode)):
+            above = recipe.ancestors(name)
+            split = next((n for n in recipe.order if n in above and isinstance(recipe.nodes[n], Split)), None)
+            if split is not None:
+                raise UserError(
+                    f"nodes.{name}: bears records below nodes.{split}, which gives them no split; split below it"
+                )
 
 
 def _check_packing(recipe: Recipe) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator
 
-from catalog.decisions import AnyDecision
+from catalog.decisions import AnyDecision, Split
 from catalog.errors import UserError
 from pipeline.sources.source import SourceConfig
 
@@ -156,7 +156,10 @@ class Recipe(BaseModel):
 
     @cached_property
     def order(self) -> list[str]:
-        """Node names so that needs come first, otherwise as written; raises UserError for cycles and unknown needs."""
+        """Node names so that needs come first and splits late, otherwise as written.
+
+        A split must know of every birth that ties records together. Raises UserError for cycles and unknown needs.
+        """
         done: list[str] = []
         waiting = list(self.nodes)
         for name, node in self.nodes.items():
@@ -165,9 +168,10 @@ class Recipe(BaseModel):
                     known = ", ".join(self.nodes)
                     raise UserError(f"nodes.{name}.needs: there is no node {need!r}; nodes are: {known}")
         while waiting:
-            ready = next((n for n in waiting if all(dep(need) in done for need in self.nodes[n].needs)), None)
-            if ready is None:
+            able = [name for name in waiting if all(dep(need) in done for need in self.nodes[name].needs)]
+            if not able:
                 raise UserError(f"nodes: {', '.join(waiting)} need each other in a circle")
+            ready = next((name for name in able if not isinstance(self.nodes[name], Split)), able[0])
             done.append(ready)
             waiting.remove(ready)
         return done

@@ -388,3 +388,24 @@ class ReadsScore(Measure):
         """Twice the score."""
         note_call(self.name, record.key)
         return (2 * record.values["score"],)
+
+
+class ReadsGroup(Measure):
+    """Reads a field whose name an engine might use itself."""
+
+    name = "toy_group"
+    version = 1
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """What it read."""
+        return (Column("seen", pa.string(), "the field"),)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The field."""
+        return ("group",)
+
+    def process(self, record: Record) -> Sequence[Any]:
+        """What it read."""
+        return (record.values["group"],)
