@@ -133,6 +133,7 @@ MEDIA_DIGESTS = pa.schema(
 CALLS = pa.schema(
     [
         ("run", pa.int64()),
+        ("entry", pa.int64()),  # ordinal within the run: two entries of equal cost are two rows
         ("corpus", pa.string()),
         ("node", pa.string()),
         ("calls", pa.int64()),

@@ -101,7 +101,7 @@ def load_image_tokenizer(spec: str, device: str = "cpu") -> ImageTokenizer:
     path = Path(spec)
     if path.suffix == ".npz" and path.is_file():
         return PatchVQ.load(path)
-    if (path / "config.json").is_file():
+    if _holds_siglip_vq(path):
         # The real tokenizer needs torch, which the small install lacks.
         siglip_vq = importlib.import_module("model.siglip_vq")
         return cast("ImageTokenizer", siglip_vq.SigLIPVQ.load(path, device=device))
@@ -109,6 +109,10 @@ def load_image_tokenizer(spec: str, device: str = "cpu") -> ImageTokenizer:
         f"image tokenizer {spec!r}: say 'patch-vq' for the embedded one, or give a fitted .npz file "
         "or the folder of a SigLIP-VQ (with config.json)"
     )
+
+
+def _holds_siglip_vq(path: Path) -> bool:
+    return (path / "config.json").is_file() or (path / "image_tokenizer" / "config.json").is_file()
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ class TokenizerIdentity:
 def identify_image_tokenizer(spec: str) -> TokenizerIdentity:
     """The identity of what `load_image_tokenizer` would load; raises ValueError as it does."""
     path = Path(spec)
-    if spec != "patch-vq" and (path / "config.json").is_file():
+    if spec != "patch-vq" and _holds_siglip_vq(path):
         siglip_vq = importlib.import_module("model.siglip_vq")
         return cast("TokenizerIdentity", siglip_vq.SigLIPVQ.identify(path))
     tokenizer = load_image_tokenizer(spec)

@@ -254,8 +254,9 @@ class SigLIPVQ(nn.Module):
                     parameter.normal_(0.0, parameter[0].numel() ** -0.5, generator=generator)
         return tokenizer.eval()
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write what `load` reads, under the released file names."""
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.config.write(folder / "config.json")
         self.preprocessor.write(folder / "preprocessor_config.json")
@@ -339,7 +340,14 @@ class SigLIPVQ(nn.Module):
         return _by_rows(self.model.vqmodel.nearest, rows_at_once, self.features(rows, grids, rows_at_once))
 
     def features(self, rows: Tensor, grids: Sequence[Grid], rows_at_once: int = CPU_ROWS) -> Tensor:
-        """What the quantiser sees: [N, L] for patch rows as in `VisionTower.forward`."""
+        """What the quantiser sees: [N, L] for patch rows as in `VisionTower.forward`.
+
+        Raises:
+            ValueError: rows of another length than a patch, or fewer of them than the grids have patches.
+        """
+        patches, numbers = sum(grid.area for grid in grids), 3 * self.patch**2
+        if rows.ndim != 2 or rows.shape[1] != numbers or len(rows) < patches:
+            raise ValueError(f"rows must be [{patches} or more, {numbers}] for these grids, got {list(rows.shape)}")
         weight = self.model.vqmodel.quant_conv.weight
         x = self.model.visual(rows.to(weight.device, weight.dtype), grids, rows_at_once)
         return _by_rows(self.model.vqmodel.project, rows_at_once, x)

@@ -75,6 +75,7 @@ class Run:
         self.timings: dict[str, NodeTiming] = {}
         self.sets: dict[str, str] = {}
         self._engine: Engine | None = None
+        self._entries = 0
         self._unfinished = _unfinished_tag(self.store)
 
     def __call__(self) -> Finished:
@@ -179,8 +180,10 @@ class Run:
         self.flow.forget()
 
     def _count(self, name: str, timing: NodeTiming) -> None:
+        self._entries += 1
         row = {
             "run": self.number,
+            "entry": self._entries,
             "corpus": self.corpus,
             "node": name,
             "calls": timing.calls,
@@ -254,7 +257,9 @@ class Run:
     def _pack(self, node: PlannedNode) -> None:
         newest = self.store.snapshot()
         before = card_names(newest.corpora, self.corpus) if newest else {}
-        packed = pack(self.store, self.flow, node.name, before, self.tag, self.progress.start(node.name, None))
+        version = newest.tables.get(self.store.samples(self.corpus).name) if newest else None
+        advance = self.progress.start(node.name, None)
+        packed = pack(self.store, self.flow, node.name, before, version, self.tag, advance)
         self.sets = packed.sets
 
     # -- the end ---------------------------------------------------------------------------------------------------
@@ -267,7 +272,9 @@ class Run:
         tables = {name: version for name, version in tables.items() if not name.startswith(f"{self.corpus}/")}
         for table in self._tables():
             if table.version is not None:
+                table.compact(self.tag)
                 tables[table.name] = table.version
+        self.store.log("calls", schemas.CALLS).compact(self.tag)
         corpora[self.corpus] = {
             "plan": self.plan.fingerprint,
             "nodes": {name: _node_facts(self.flow, node) for name, node in self.plan.nodes.items()},

@@ -50,15 +50,20 @@ def pack(
     flow: Flow,
     name: str,
     before: dict[str, str],
+    version: int | None,
     tag: str,
     advance: Callable[[int], None],
 ) -> Packed:
-    """Bring the shard sets in line with what enters a packing node. `before` names the cards of the last snapshot."""
+    """Bring the shard sets in line with what enters a packing node.
+
+    `before` names the cards of the last snapshot, `version` its version of the samples table; None before the first.
+    What a killed run left in the newest version counts for nothing, as no card names the tars it speaks of.
+    """
     node = flow.plan.recipe.nodes[name]
     assert isinstance(node, PackNode)
     wanted = _wanted(flow, name, node)
     table = store.samples(flow.corpus)
-    old = table.read()
+    old = table.read().clear() if version is None else table.read(version=version)
     placed, generations = _place(wanted, old, _generations(store, flow.corpus, before), node.shard_samples)
     done = _unchanged(placed, old)
     todo = placed.join(

@@ -103,9 +103,16 @@ def resolve(recipe: Recipe, place: str) -> Plan:
         for name in recipe.order:
             planned[name] = _resolve_node(recipe, name, planned)
         _check_routes(recipe)
+        _check_packing(recipe)
     except UserError as error:
         raise UserError(f"{place}: {error}") from None
     return Plan(recipe, planned)
+
+
+def _check_packing(recipe: Recipe) -> None:
+    packing = [name for name in recipe.order if isinstance(recipe.nodes[name], PackNode)]
+    if len(packing) > 1:
+        raise UserError(f"nodes.{packing[1]}: {packing[0]} packs already; let it need more encode nodes")
 
 
 def _check_routes(recipe: Recipe) -> None:

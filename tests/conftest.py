@@ -32,7 +32,7 @@ def s3_server() -> Iterator[dict[str, str]]:
     yield {
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
         "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_SECRET_ACCESS_KEY": "a-secret-nobody-stores",
         "AWS_REGION": "us-east-1",
     }
     server.stop()
@@ -47,7 +47,7 @@ def s3(s3_server: dict[str, str], request: pytest.FixtureRequest) -> tuple[str, 
         "s3",
         endpoint_url=s3_server["AWS_ENDPOINT_URL"],
         aws_access_key_id="testing",
-        aws_secret_access_key="testing",
+        aws_secret_access_key="a-secret-nobody-stores",
         region_name="us-east-1",
     )
     bucket = f"bucket-{abs(hash(request.node.nodeid)):x}"

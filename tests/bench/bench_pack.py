@@ -96,7 +96,7 @@ def run(repeats: int = 5) -> list[Figure]:
                         tar.addfile(info, io.BytesIO(data))
             bare = time.process_time() - start
             start = time.process_time()
-            packed = pack(store, flow, "shards", {}, "r1", lambda count: None)
+            packed = pack(store, flow, "shards", {}, None, "r1", lambda count: None)
             ours = time.process_time() - start
             assert packed.written == 16
             ratios.append(bare / ours)

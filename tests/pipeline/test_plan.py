@@ -102,6 +102,11 @@ BAD = [
         "p: {pack: webdataset, needs: [e]}\nq: {decide: split, needs: [p]}",
         "R: nodes.q.needs: 'p' packs; nothing comes after packing",
     ),
+    (
+        "e: {encode: text_to_image, params: {prompt: id, resolution: 512}}\n"
+        "p: {pack: webdataset, needs: [e]}\nq: {pack: webdataset, needs: [e]}",
+        "R: nodes.q: p packs already; let it need more encode nodes",
+    ),
     # -- rules
     (
         f"a: {{measure: '{SCORE}'}}\nb: {{decide: rules, needs: [a], rules: {{side: short_side > 5}}}}",
