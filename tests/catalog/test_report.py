@@ -196,6 +196,9 @@ def test_a_column_of_texts_is_shown_as_there_or_not(tmp_path: Path) -> None:
     chart = next(chart for chart in report.charts if chart.column == "text")
     assert {word.value: word.passed + word.failed + word.other for word in chart.words} == {"some text": 150, "null": 1}
     assert chart.nulls == 1
+    # Nobody fails for his text here, so no bar has a failing part.
+    bars = re.findall(r'<i class="(\w+)" style="width', render_html(report, {}, "s"))
+    assert bars == ["passed", "passed"]
 
 
 def test_the_wrong_side_is_shaded_only_where_one_comparison_decides(report: Report) -> None:
