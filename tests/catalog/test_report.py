@@ -27,7 +27,7 @@ from catalog.report_words import brief, number, one_line, share
 from catalog.rules import Atom
 from catalog.storage import open_storage
 from catalog.view import View, open_view
-from tests.catalog.stores import Facts, Row, write_store
+from tests.catalog.stores import RULES, Facts, Row, write_store
 
 PIXEL = Thumbnail("data:image/jpeg;base64,/9j/4AAQSkZJRg==", 192, 128)
 
@@ -71,6 +71,7 @@ def test_the_numbers_are_those_of_the_store(view: View, report: Report) -> None:
 
 
 def test_reasons_name_condition_threshold_and_rules_that_nobody_failed(report: Report) -> None:
+    assert [row.reason for row in report.reasons if row.node == "quality"] == list(RULES)
     found = {(row.node, row.reason): row for row in report.reasons}
     assert found["quality", "side"].count == 10
     assert found["quality", "side"].condition == "short_side >= 256"
@@ -93,8 +94,8 @@ def test_branches_taken_for_a_missing_model_are_said(tmp_path: Path) -> None:
     report = gather(write_store(open_storage(str(tmp_path)), some_rows(), facts), "toy")
     assert report.branches == (
         "node beauty did not run: no checkpoint given",
-        "rule quality.beauty was skipped: score > 60 could not be judged",
         "rule quality.sharp judged by sharpness > 10 OR text IS NULL in place of score > 30",
+        "rule quality.beauty was skipped: score > 60 could not be judged",
     )
     notes = {row.reason: row.note for row in report.reasons if row.note}
     assert notes == {"sharp": "in place of score > 30", "beauty": "skipped: what it reads cannot be measured here"}
