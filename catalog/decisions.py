@@ -72,13 +72,19 @@ class Licence(Decision):
 
 
 class Near(BaseModel):
-    """Near-duplicates: candidates by perceptual hash, verified by comparing the two pictures."""
+    """Near-duplicates: candidates by perceptual hash, verified by comparing the two pictures.
+
+    Full hashes (`column`) are compared with one another and with every hash in the `variants` columns, these across
+    columns (mirror images with windows), and of list columns the hashes at the `aligned` positions with those at the
+    same position (windows that leave a caption band out).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     column: str = "phash"
     distance: int = Field(default=4, ge=0, le=16)
     variants: tuple[str, ...] = ()
+    aligned: tuple[int, ...] = ()
     verify: str | None = None
     per_record: int = Field(default=8, ge=1)
 

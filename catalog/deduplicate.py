@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import polars as pl
@@ -117,8 +118,7 @@ def _judge(decision: Duplicates, inputs: Inputs, digest_column: str, compare: Co
     small: list[pl.DataFrame] = []
     hashes: list[Ints] = []
     hashed: list[NDArray[np.bool_]] = []
-    variants: list[Ints] = []
-    owners: list[Ints] = []
+    variants = _VariantHashes()
     kin: list[pl.DataFrame] = []
     rows = 0
     for bucket in inputs.buckets:
@@ -128,9 +128,7 @@ def _judge(decision: Duplicates, inputs: Inputs, digest_column: str, compare: Co
             hashed.append(frame[near.column].is_not_null().to_numpy())
             hashes.append(frame[near.column].fill_null(0).to_numpy().astype(np.int64))
             for column in near.variants:
-                values, owner = _variants(frame[column], rows)
-                variants.append(values)
-                owners.append(owner)
+                variants.add(frame[column], rows)
         kin.append(
             frame.select("split_group", row=pl.int_range(rows, rows + frame.height, dtype=pl.Int64)).filter(
                 pl.Series(frame["split_group"] != frame["record_key"])
@@ -167,7 +165,7 @@ def _judge(decision: Duplicates, inputs: Inputs, digest_column: str, compare: Co
         alive = alive[np.concatenate(hashed)[alive]]
         full = np.concatenate(hashes)
         hashes.clear()
-        lost, leaders, bits = _near(decision, full, alive, order, variants, owners, lineage, keys, compare)
+        lost, leaders, bits = _near(decision, full, alive, order, variants, lineage, keys, compare)
         representative[lost], distance[lost], kind[lost] = leaders, bits, 2
         # A twin follows its head to the picture that the head is a near duplicate of.
         twins = np.flatnonzero(kind == 1)
@@ -187,8 +185,7 @@ def _near(
     full: Ints,
     alive: Ints,
     order: Ints,
-    variants: list[Ints],
-    owners: list[Ints],
+    variants: _VariantHashes,
     lineage: Ints | None,
     keys: _Keys,
     compare: Compare | None,
@@ -203,14 +200,18 @@ def _near(
         lost = np.flatnonzero(found.duplicate)
         return alive[lost], alive[found.representative[lost]], found.distance[lost]
     assert compare is not None
-    extra = None
-    if variants:
-        place = np.full(len(full), -1, np.int64)
-        place[alive] = np.arange(len(alive))
-        values, owner = np.concatenate(variants), place[np.concatenate(owners)]
-        extra = Variants(values[owner >= 0], owner[owner >= 0])
+    place = np.full(len(full), -1, np.int64)
+    place[alive] = np.arange(len(alive))
+    across = [(variants.of(one, place), variants.of(two, place)) for one, two in combinations(near.variants, 2)]
+    aligned = [(some, None) for position in near.aligned for some in variants.at(position, place)]
     proposed = candidates(
-        full[alive], ranks, distance=near.distance, most=near.per_record, variants=extra, lineage=lines
+        full[alive],
+        ranks,
+        distance=near.distance,
+        most=near.per_record,
+        variants=variants.of(None, place),
+        further=[*across, *aligned],
+        lineage=lines,
     )
 
     def same(row: Ints, other: Ints) -> NDArray[np.bool_]:
@@ -223,13 +224,40 @@ def _near(
     return alive[lost], alive[leaders], bits
 
 
-def _variants(column: pl.Series, first: int) -> tuple[Ints, Ints]:
-    """Variant hashes of a column of hashes or lists of hashes, and the rows they belong to."""
-    frame = pl.DataFrame({"hash": column, "row": pl.int_range(first, first + len(column), dtype=pl.Int64, eager=True)})
-    if isinstance(column.dtype, pl.List):
-        frame = frame.explode("hash")
-    frame = frame.drop_nulls("hash")
-    return frame["hash"].to_numpy().astype(np.int64), frame["row"].to_numpy()
+class _VariantHashes:
+    """Hashes of variant columns with the rows they belong to, by column and by position within a list column."""
+
+    def __init__(self) -> None:
+        self._parts: dict[tuple[str, int], list[tuple[Ints, Ints]]] = {}
+
+    def add(self, column: pl.Series, first: int) -> None:
+        """The hashes of some rows, the first of which has the number `first`."""
+        if not column.count():
+            return
+        row = pl.int_range(first, first + len(column), dtype=pl.Int64, eager=True)
+        frame = pl.DataFrame({"hash": column, "row": row, "position": 0})
+        if isinstance(column.dtype, pl.List):
+            frame = frame.with_columns(position=pl.int_ranges(pl.col("hash").list.len())).explode("hash", "position")
+        for (position,), some in frame.drop_nulls("hash").group_by("position", maintain_order=True):
+            hashes = some["hash"].to_numpy().astype(np.int64)
+            self._parts.setdefault((column.name, int(str(position))), []).append((hashes, some["row"].to_numpy()))
+
+    def of(self, column: str | None, place: Ints) -> Variants:
+        """All hashes of a column, or of every column, of rows that have a place."""
+        return _placed(
+            [part for (name, _), parts in self._parts.items() if column in (None, name) for part in parts], place
+        )
+
+    def at(self, position: int, place: Ints) -> list[Variants]:
+        """The hashes at one position of each list column."""
+        return [_placed(parts, place) for (_, number), parts in self._parts.items() if number == position]
+
+
+def _placed(parts: list[tuple[Ints, Ints]], place: Ints) -> Variants:
+    none = np.zeros(0, np.int64)
+    hashes = np.concatenate([none, *(hashes for hashes, _ in parts)])
+    owner = place[np.concatenate([none, *(rows for _, rows in parts)])]
+    return Variants(hashes[owner >= 0], owner[owner >= 0])
 
 
 def _ranks(facts: pl.DataFrame, order: tuple[str, ...], rows: int) -> Ints:

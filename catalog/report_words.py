@@ -34,7 +34,7 @@ def share(part: float) -> str:
         return "<0.1 %"
     if 0.999 < part < 1:
         return ">99.9 %"
-    return f"{100 * part:.1f} %" if 0 < part < 0.1 else f"{100 * part:.0f} %"
+    return f"{100 * part:.1f} %" if 0 < part < 0.1 or 0.99 < part < 1 else f"{100 * part:.0f} %"
 
 
 def value_text(value: Any) -> str:

@@ -20,6 +20,8 @@ from catalog.datafile import DataFile, write_file
 from catalog.storage import Storage
 
 ROWS_A_FILE = 250_000
+FILES_A_BUCKET = 8
+"""More files than that in a bucket are joined at the end of a run."""
 
 
 class Table:
@@ -177,6 +179,21 @@ class Table:
             return False
         self._commit(add, remove)
         return True
+
+    def compact(self, tag: str, most: int = FILES_A_BUCKET) -> None:
+        """Join the files of buckets with more than `most` into as few as ROWS_A_FILE allows, in one transaction."""
+        by_bucket: dict[str, list[DataFile]] = {}
+        for file in self.files():
+            by_bucket.setdefault(file.bucket, []).append(file)
+        add: list[DataFile] = []
+        remove: list[DataFile] = []
+        for bucket, files in sorted(by_bucket.items()):
+            if len(files) > most + sum(file.rows for file in files) // ROWS_A_FILE:
+                rows = self.read(bucket=bucket)
+                add.extend(self.write(rows.to_arrow(compat_level=pl.CompatLevel.oldest()), tag))
+                remove.extend(files)
+        if remove:
+            self._commit(add, remove)
 
     def remove_rows(self, gone: pl.DataFrame, tag: str) -> int:
         """Remove the rows whose keys stand in `gone`, rewriting the files that hold them; returns how many went."""

@@ -14,22 +14,17 @@ from jobs.run import EngineChoice, load_plan, run
 from jobs.show import Bars, console
 from model.grammar import check
 from pipeline.embedded.corpus import Corpus, write_corpus
-from pipeline.plan import Plan
 
 RECIPES = ("generation", "understanding")
 
 _STANDS_FOR = {
     "patch-vq": "SigLIP-VQ",
     "embedded-bpe": "the released tokenizer",
-    "metadata": "captions by a vision-language model",
+    "metadata (embedded)": "captions by a vision-language model",
 }
 
 
-def demo(
-    store: Path = Path("runs/demo"),
-    workers: int | None = None,
-    recipes: Sequence[str] = RECIPES,
-) -> Audit:
+def demo(store: Path = Path("runs/demo"), workers: int | None = None, recipes: Sequence[str] = RECIPES) -> Audit:
     """Run the factory end to end; returns the audit of the store after printing what a user should see.
 
     The corpus lies beside the store, in `<store>-corpus`; unchanged it is not drawn again, and then nothing is computed
@@ -42,7 +37,7 @@ def demo(
         plan = load_plan(recipe, [])
         # The embedded corpus may change with the version of the factory, and then loses rows by design.
         finished = run(plan, corpus.folder, str(store), EngineChoice("local", workers), accept_removals=True)
-        stand_ins |= {*finished.embedded, *_annotators(plan)}
+        stand_ins |= set(finished.embedded)
     view = catalog.open(str(store))
     with Bars() as bars:
         result = audit(view, check, bars.start("audit", None))
@@ -52,11 +47,6 @@ def demo(
     _show_stand_ins(stand_ins)
     _show_verdict(result, str(store))
     return result
-
-
-def _annotators(plan: Plan) -> list[str]:
-    """The embedded annotation provider, where a recipe uses it."""
-    return [node.runs.op for node in plan.nodes.values() if node.runs is not None and node.runs.op == "metadata"]
 
 
 def _show_corpus(corpus: Corpus) -> None:

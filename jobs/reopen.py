@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import orjson
 import polars as pl
 
+from catalog import schemas
 from catalog.errors import UserError
 from catalog.rules import parse
 from catalog.storage import open_storage
 from catalog.store import open_store
-from catalog.view import open_view
+from catalog.view import View, open_view
+from pipeline.recipe import INGEST, Recipe
+from pipeline.sources.fetch import forget_failure
+from pipeline.sources.urls import UrlList
 
 COLUMNS = ("reason", "message", "node", "corpus", "attempt", "record_key")
 
@@ -25,6 +30,8 @@ def reopen(store: str, where: str) -> dict[tuple[str, str], int]:
         view = open_view(store)
         tag = f"retry{opened.next_run():06d}"
         for corpus in view.corpora:
+            if count := _forget_failures(view, corpus, where):
+                counts[corpus, INGEST] = count
             for name, node in view.nodes(corpus).items():
                 for table_name in (node["table"], node["verify"]):
                     if table_name is None or not table_name.startswith("outcomes/"):
@@ -36,3 +43,18 @@ def reopen(store: str, where: str) -> dict[tuple[str, str], int]:
                         table = opened.existing(table_name)
                         counts[corpus, name] = counts.get((corpus, name), 0) + table.remove_rows(fit, tag)
     return {place: count for place, count in counts.items() if count}
+
+
+def _forget_failures(view: View, corpus: str, where: str) -> int:
+    """Let the next run ask again for URLs that could not be had; other rows at the door are looked at anew anyway."""
+    runs = view.store.read_log("runs", schemas.RUNS).filter(pl.col("corpus") == corpus).sort("run")
+    sources = Recipe.model_validate_json(runs["recipe"][-1]).sources
+    lists = {name: source for name, source in sources.items() if isinstance(source, UrlList)}
+    if not lists:
+        return 0
+    rows = view.records(corpus).filter((pl.col("state") == "quarantined") & (pl.col("node") == INGEST))
+    fit = rows.with_columns(attempt=pl.lit(1)).filter(pl.sql_expr(where) & pl.col("source").is_in(list(lists)))
+    found = fit.select("source", "fields").collect()
+    for source, fields in found.iter_rows():
+        forget_failure(orjson.loads(fields)["url"], view.store.storage, lists[source])
+    return found.height

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -135,7 +134,8 @@ class Backbone(nn.Module):
             trace: also return hidden states and routings of every layer.
 
         Raises:
-            ValueError: an id outside the vocabulary, shapes that do not fit, or a full cache.
+            ValueError: an id outside the vocabulary, shapes or types that do not fit, a full cache, or a cache
+                where gradients are recorded.
         """
         self._check(ids, positions, cache, commit, logits_at)
         if positions is None:
@@ -178,6 +178,8 @@ class Backbone(nn.Module):
             if other is not None and other.shape != ids.shape:
                 raise ValueError(f"{name} has shape {list(other.shape)}, ids has {list(ids.shape)}")
         if cache is not None:
+            if torch.is_grad_enabled():
+                raise ValueError("a cache keeps numbers, no graph: call under torch.no_grad() or inference_mode()")
             cache.check(*ids.shape)
         elif commit:
             raise ValueError("commit needs a cache to commit to")
@@ -200,6 +202,9 @@ class Backbone(nn.Module):
         if mask is None:
             return None
         if isinstance(mask, Tensor):
+            # Raw 0/1 numbers would be ADDED to the scores, which masks nothing and fails nowhere.
+            if mask.dtype != torch.bool:
+                raise ValueError(f"the mask must be bool, True = may attend, got {mask.dtype}")
             shape = list(mask.shape[-2:])
         else:
             shape = [mask.query.shape[1], mask.key.shape[1]]
@@ -209,8 +214,3 @@ class Backbone(nn.Module):
             return mask.to(device)
         flex = self.attention_backend == "flex" or (self.attention_backend == "auto" and device.type == "cuda")
         return mask.tiles(device=device) if flex else mask.to(device).dense()
-
-
-def cross_entropy_at(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross entropy in nats of each row: fp32 [M] for logits [M, V] and target ids int64 [M]."""
-    return F.cross_entropy(logits.float(), targets, reduction="none")

@@ -85,9 +85,7 @@ def check_pixels(image: Pixels, patch: int) -> Grid:
         raise ValueError(f"a picture must be uint8 [height, width, 3], got {image.dtype} {list(image.shape)}")
     height, width = image.shape[:2]
     if height == 0 or width == 0 or height % patch or width % patch:
-        raise ValueError(
-            f"picture of {width}x{height} pixels: both sides must be multiples of {patch}; resize first"
-        )
+        raise ValueError(f"picture of {width}x{height} pixels: both sides must be multiples of {patch}; resize first")
     return Grid(height // patch, width // patch)
 
 
@@ -103,11 +101,38 @@ def load_image_tokenizer(spec: str, device: str = "cpu") -> ImageTokenizer:
     path = Path(spec)
     if path.suffix == ".npz" and path.is_file():
         return PatchVQ.load(path)
-    if (path / "config.json").is_file():
+    if _holds_siglip_vq(path):
         # The real tokenizer needs torch, which the small install lacks.
         siglip_vq = importlib.import_module("model.siglip_vq")
         return cast("ImageTokenizer", siglip_vq.SigLIPVQ.load(path, device=device))
     raise ValueError(
         f"image tokenizer {spec!r}: say 'patch-vq' for the embedded one, or give a fitted .npz file "
         "or the folder of a SigLIP-VQ (with config.json)"
+    )
+
+
+def _holds_siglip_vq(path: Path) -> bool:
+    return (path / "config.json").is_file() or (path / "image_tokenizer" / "config.json").is_file()
+
+
+@dataclass(frozen=True)
+class TokenizerIdentity:
+    """What a plan must know of an image tokenizer: nothing of it is loaded into memory for that."""
+
+    name: str
+    revision: str
+    fingerprint: str
+    codes: int
+    is_embedded: bool
+
+
+def identify_image_tokenizer(spec: str) -> TokenizerIdentity:
+    """The identity of what `load_image_tokenizer` would load; raises ValueError as it does."""
+    path = Path(spec)
+    if spec != "patch-vq" and _holds_siglip_vq(path):
+        siglip_vq = importlib.import_module("model.siglip_vq")
+        return cast("TokenizerIdentity", siglip_vq.SigLIPVQ.identify(path))
+    tokenizer = load_image_tokenizer(spec)
+    return TokenizerIdentity(
+        tokenizer.name, tokenizer.revision, tokenizer.fingerprint(), tokenizer.codes, tokenizer.is_embedded
     )

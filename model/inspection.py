@@ -21,6 +21,7 @@ from model.checkpoint import Slot, StoredTensor, compare, layout_of, slots, stor
 from model.configs import BackboneConfig, ConfigError, DecoderConfig, SigLIPVQConfig
 from model.decoder import FOLDERS, WEIGHT_FILES
 from model.siglip_vq import WEIGHT_NAMES, WEIGHTS, SigLIPVQ
+from model.text_tokenizer import TextTokenizer
 
 LAYOUT_NAMES = {"separate": "separate experts", "merged": "merged experts", "dense": "plain"}
 CONFIG_ONLY = "config only"
@@ -60,12 +61,14 @@ class Checkpoint:
         backbone: the backbone's configuration, if there is one.
         tokenizer: the image tokenizer's configuration, if there is one.
         folder: where the image tokenizer's weights lie, if there are any.
+        text: fingerprint of the text tokenizer, if there is one.
     """
 
     parts: tuple[Part, ...]
     backbone: BackboneConfig | None = None
     tokenizer: SigLIPVQConfig | None = None
     folder: Path | None = None
+    text: str | None = None
 
     def joined(self, part: Part, **known: Any) -> Checkpoint:
         """The checkpoint with one more part."""
@@ -106,6 +109,8 @@ def inspect_checkpoint(folder: Path) -> Checkpoint:
         elif kind == "decoder":
             name = where.name if where != folder else FOLDERS["normal"]
             found = found.joined(decoder_part(name, DecoderConfig.read(file), _stored(where, WEIGHT_FILES)))
+    if (folder / "tokenizer.json").is_file():
+        found = replace(found, text=TextTokenizer.load(folder).fingerprint)
     if not found.parts:
         raise ConfigError(f"{folder}: no config.json of a backbone, an image tokenizer or a decoder in it")
     return found
@@ -191,8 +196,13 @@ def shard_problems(checkpoint: Checkpoint, card: Mapping[str, Any]) -> list[str]
         checkpoint: what would be trained or evaluated.
         card: the shard set's card, as `catalog` writes it: `vocabulary` and `tokenizers` are read.
     """
-    vocabulary, image = card["vocabulary"], card["tokenizers"]["image"]
+    vocabulary, image, text = card["vocabulary"], card["tokenizers"]["image"], card["tokenizers"]["text"]
     problems = []
+    if checkpoint.text is not None and checkpoint.text != text["fingerprint"]:
+        problems.append(
+            f"the shards' text was made by {text['name']} {text['fingerprint'][:12]}, "
+            f"the checkpoint's tokenizer is {checkpoint.text[:12]}"
+        )
     if checkpoint.backbone is not None:
         config, size = checkpoint.backbone, vocabulary["image_offset"] + vocabulary["image_codes"]
         offset = config.image_token_offset
@@ -207,7 +217,7 @@ def shard_problems(checkpoint: Checkpoint, card: Mapping[str, Any]) -> list[str]
         if vocabulary["image_codes"] != codes:
             problems.append(f"the shards have {vocabulary['image_codes']} image codes, the tokenizer {codes}")
         elif checkpoint.folder is not None:
-            mine = SigLIPVQ.fingerprint_of(checkpoint.folder)
+            mine = SigLIPVQ.identify(checkpoint.folder).fingerprint
             if mine != image["fingerprint"]:
                 problems.append(
                     f"the shards' image codes were made by {image['name']} {image['fingerprint'][:12]}, "

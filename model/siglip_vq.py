@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from model.blank import Conv2d, Embedding, Linear
 from model.checkpoint import load_weights, read_tensor, save_weights, stored_dtype, stored_tensors
 from model.configs import PreprocessorConfig, QuantiserConfig, SigLIPVQConfig, VisionConfig
-from model.image_tokenizer import Codes, Grid, Pixels, check_pixels
+from model.image_tokenizer import Codes, Grid, Pixels, TokenizerIdentity, check_pixels
 
 WEIGHTS = "image_tokenizer"
 WEIGHT_NAMES = (f"{WEIGHTS}.safetensors", "model.safetensors")
@@ -233,9 +233,7 @@ class SigLIPVQ(nn.Module):
         Raises:
             ConfigError, CheckpointError: name the file, field or tensor at fault.
         """
-        folder = Path(folder)
-        if (folder / WEIGHTS / "config.json").is_file():
-            folder = folder / WEIGHTS
+        folder = _own_folder(Path(folder))
         with torch.device("meta"):
             tokenizer = cls(*_configs(folder))
         load_weights(tokenizer, folder, device=device, dtype=dtype, preferred=WEIGHT_NAMES)
@@ -256,8 +254,9 @@ class SigLIPVQ(nn.Module):
                     parameter.normal_(0.0, parameter[0].numel() ** -0.5, generator=generator)
         return tokenizer.eval()
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write what `load` reads, under the released file names."""
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.config.write(folder / "config.json")
         self.preprocessor.write(folder / "preprocessor_config.json")
@@ -291,13 +290,15 @@ class SigLIPVQ(nn.Module):
         return self._digest[1]
 
     @classmethod
-    def fingerprint_of(cls, folder: Path) -> str:
-        """The fingerprint of what `load` reads from the tokenizer's own folder, holding one tensor at a time."""
+    def identify(cls, folder: Path) -> TokenizerIdentity:
+        """The identity of what `load` would load, holding one tensor at a time."""
+        folder = _own_folder(folder)
         with torch.device("meta"):
             tokenizer = cls(*_configs(folder))
         stored = stored_tensors(folder, WEIGHT_NAMES)
         dtype = stored_dtype(stored)
-        return tokenizer._digest_of((name, read_tensor(stored[name]).to(dtype)) for name in sorted(stored))
+        digest = tokenizer._digest_of((name, read_tensor(stored[name]).to(dtype)) for name in sorted(stored))
+        return TokenizerIdentity(cls.name, digest[:12], digest, tokenizer.codes, cls.is_embedded)
 
     def _digest_of(self, tensors: Iterable[tuple[str, Tensor]]) -> str:
         digest = hashlib.sha256(f"{self.name} {VERSION} ".encode())
@@ -339,7 +340,14 @@ class SigLIPVQ(nn.Module):
         return _by_rows(self.model.vqmodel.nearest, rows_at_once, self.features(rows, grids, rows_at_once))
 
     def features(self, rows: Tensor, grids: Sequence[Grid], rows_at_once: int = CPU_ROWS) -> Tensor:
-        """What the quantiser sees: [N, L] for patch rows as in `VisionTower.forward`."""
+        """What the quantiser sees: [N, L] for patch rows as in `VisionTower.forward`.
+
+        Raises:
+            ValueError: rows of another length than a patch, or fewer of them than the grids have patches.
+        """
+        patches, numbers = sum(grid.area for grid in grids), 3 * self.patch**2
+        if rows.ndim != 2 or rows.shape[1] != numbers or len(rows) < patches:
+            raise ValueError(f"rows must be [{patches} or more, {numbers}] for these grids, got {list(rows.shape)}")
         weight = self.model.vqmodel.quant_conv.weight
         x = self.model.visual(rows.to(weight.device, weight.dtype), grids, rows_at_once)
         return _by_rows(self.model.vqmodel.project, rows_at_once, x)
@@ -361,6 +369,12 @@ class SigLIPVQ(nn.Module):
             return check_pixels(image, self.patch)
         except ValueError as problem:
             raise ValueError(f"picture {index} of the batch: {problem}") from None
+
+
+def _own_folder(folder: Path) -> Path:
+    """The tokenizer's folder: `image_tokenizer/` of a checkpoint's, or the folder itself."""
+    inner = folder / WEIGHTS
+    return inner if (inner / "config.json").is_file() else folder
 
 
 def _configs(folder: Path) -> tuple[SigLIPVQConfig, PreprocessorConfig | None]:

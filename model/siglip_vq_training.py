@@ -176,13 +176,14 @@ class Captioner(nn.Module):
 
     def forward(self, pictures: Sequence[Tensor], captions: Tensor) -> Tensor:
         """Mean cross entropy in nats of captions int64 [B, T], padded with -100, given features [n, C] each."""
+        device = captions.device
         memory = nn.utils.rnn.pad_sequence([self.read(x) for x in pictures], batch_first=True)
-        lengths = torch.tensor([len(x) for x in pictures])
-        hidden = torch.arange(memory.shape[1])[None] >= lengths[:, None]
+        lengths = torch.tensor([len(x) for x in pictures], device=device)
+        hidden = torch.arange(memory.shape[1], device=device)[None] >= lengths[:, None]
         before = captions.clamp(min=0).roll(1, dims=1)
         before[:, 0] = self.config.vocab_size
-        words = self.words(before) + self.places(torch.arange(captions.shape[1]))
-        future = nn.Transformer.generate_square_subsequent_mask(captions.shape[1])
+        words = self.words(before) + self.places(torch.arange(captions.shape[1], device=device))
+        future = nn.Transformer.generate_square_subsequent_mask(captions.shape[1], device=device)
         read = self.decoder(words, memory, tgt_mask=future, memory_key_padding_mask=hidden, tgt_is_causal=True)
         return F.cross_entropy(self.head(read).flatten(0, 1), captions.flatten(), ignore_index=IGNORED)
 
@@ -190,21 +191,22 @@ class Captioner(nn.Module):
 class CodebookTrainer:
     """The state of a stage: networks, optimizer, and how long each code has been idle."""
 
-    def __init__(self, stage: CodebookStage, start: SigLIPVQ | None = None) -> None:
-        """Start from `start` (a pre-trained tower, say), or from seeded random weights."""
+    def __init__(self, stage: CodebookStage, start: SigLIPVQ | None = None, device: str = "cpu") -> None:
+        """Start from `start` (a pre-trained tower, say), or from seeded random weights, on `device`."""
         self.stage = stage
-        self.tokenizer = start or SigLIPVQ.random(stage.tokenizer, stage.seed)
+        self.device = device
+        self.tokenizer = (start or SigLIPVQ.random(stage.tokenizer, stage.seed)).to(device)
         if self.tokenizer.config != stage.tokenizer:
             raise ValueError("the tokenizer to start from has another configuration than the stage")
         self.generator = torch.Generator().manual_seed(stage.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stage.seed)
-            self.captioner = Captioner(stage.captioner, stage.tokenizer.vq_config.latent_channels)
+            self.captioner = Captioner(stage.captioner, stage.tokenizer.vq_config.latent_channels).to(device)
         self.tokenizer.model.visual.requires_grad_(stage.train_tower)
         trained = [p for m in (self.tokenizer, self.captioner) for p in m.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=stage.learning_rate, weight_decay=0.0)
-        self.idle = torch.zeros(self.tokenizer.codes, dtype=torch.int64)
-        self.counts = torch.zeros(self.tokenizer.codes, dtype=torch.int64)
+        self.idle = torch.zeros(self.tokenizer.codes, dtype=torch.int64, device=device)
+        self.counts = torch.zeros_like(self.idle)
         self.step_number = 0
 
     def step(self, batch: Sequence[CaptionedPicture]) -> StepReport:
@@ -254,7 +256,7 @@ class CodebookTrainer:
         if len(dead) == 0:
             return 0
         book = self.tokenizer.model.vqmodel.quantize.embedding.weight
-        chosen = torch.randperm(len(unit), generator=self.generator)[: len(dead)]
+        chosen = torch.randperm(len(unit), generator=self.generator)[: len(dead)].to(self.device)
         book[dead] = (unit[chosen] * book.norm(dim=-1).mean()).to(book.dtype)
         # Moments of the old direction would pull the new one away at once.
         for moment in ("exp_avg", "exp_avg_sq"):
@@ -270,7 +272,7 @@ class CodebookTrainer:
             outside = [n for n in example.caption if not 0 <= n < config.vocab_size]
             if outside:
                 raise ValueError(f"caption {i} has id {outside[0]}, outside 0..{config.vocab_size - 1}")
-        rows = [torch.tensor(example.caption) for example in batch]
+        rows = [torch.tensor(example.caption, device=self.device) for example in batch]
         return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED)
 
 
@@ -286,7 +288,10 @@ def batches(count: int, stage: CodebookStage) -> Iterator[list[int]]:
 
 
 def train_codebook(
-    stage: CodebookStage, examples: Sequence[CaptionedPicture], start: SigLIPVQ | None = None
+    stage: CodebookStage,
+    examples: Sequence[CaptionedPicture],
+    start: SigLIPVQ | None = None,
+    device: str = "cpu",
 ) -> tuple[SigLIPVQ, list[StepReport]]:
     """Run a stage; `SigLIPVQ.save` then writes a tokenizer in the released form.
 
@@ -294,12 +299,13 @@ def train_codebook(
         stage: what to do.
         examples: captioned pictures, of any sizes.
         start: the tokenizer to start from.
+        device: where to train.
 
     Returns:
         The trained tokenizer in evaluation mode, and a report of every step.
     """
     if not examples:
         raise ValueError("no examples to train on")
-    trainer = CodebookTrainer(stage, start)
+    trainer = CodebookTrainer(stage, start, device)
     reports = [trainer.step([examples[i] for i in chosen]) for chosen in batches(len(examples), stage)]
     return trainer.tokenizer.requires_grad_(False).eval(), reports

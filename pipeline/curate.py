@@ -272,7 +272,9 @@ class Run:
         tables = {name: version for name, version in tables.items() if not name.startswith(f"{self.corpus}/")}
         for table in self._tables():
             if table.version is not None:
+                table.compact(self.tag)
                 tables[table.name] = table.version
+        self.store.log("calls", schemas.CALLS).compact(self.tag)
         corpora[self.corpus] = {
             "plan": self.plan.fingerprint,
             "nodes": {name: _node_facts(self.flow, node) for name, node in self.plan.nodes.items()},

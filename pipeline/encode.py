@@ -8,10 +8,20 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
+from catalog.errors import UserError
 from catalog.keys import canonical, sample_key
 from model import templates
-from model.image_tokenizer import Codes, Grid, ImageTokenizer, load_image_tokenizer
+from model.image_tokenizer import (
+    Codes,
+    Grid,
+    ImageTokenizer,
+    Pixels,
+    TokenizerIdentity,
+    identify_image_tokenizer,
+    load_image_tokenizer,
+)
 from model.resize import Size, apply, for_generation, for_understanding
 from model.sequences import Segments, check, render
 from model.text_tokenizer import TextTokenizer
@@ -20,6 +30,7 @@ from pipeline.operator import Column, Measure, Params, Quarantine, Record
 from pipeline.pictures import open_picture
 
 Task = Literal["text_to_image", "understanding"]
+MODEL_BATCH = 8
 
 
 class EncodeParams(Params):
@@ -27,7 +38,7 @@ class EncodeParams(Params):
 
     `prompt` and `answer` name columns or mapped fields. For text_to_image the prompt is the caption and `resolution`
     the side of the stage's aspect buckets in pixels; for understanding `prompt` is the question and `answer` what
-    the model should say. Tokenizers are `embedded`, `patch-vq`, or a path.
+    the model should say. Tokenizers are `embedded`, `patch-vq`, or a path; `device` is where a SigLIP-VQ runs.
     """
 
     task: Task
@@ -38,6 +49,7 @@ class EncodeParams(Params):
     role: str = "image"
     text_tokenizer: str = "embedded"
     image_tokenizer: str = "patch-vq"
+    device: str = Field(default="cpu", exclude=True)
     max_tokens: int = 8192
     provenance: tuple[str, ...] = ()
 
@@ -76,7 +88,7 @@ class Encode(Measure):
 
     def card_parts(self) -> dict[str, Any]:
         """What a shard set's card says of the sequences in it."""
-        text, image = self._text, self._image
+        text, image = self._text, self._identity
         return {
             "vocabulary": {**self._vocabulary.to_json(), "fingerprint": self._vocabulary.fingerprint()},
             "tokenizers": {
@@ -84,7 +96,7 @@ class Encode(Measure):
                 "image": {
                     "name": image.name,
                     "revision": image.revision,
-                    "fingerprint": image.fingerprint(),
+                    "fingerprint": image.fingerprint,
                     "embedded": image.is_embedded,
                 },
             },
@@ -109,25 +121,46 @@ class Encode(Measure):
 
     @cached_property
     def _image(self) -> ImageTokenizer:
-        return load_image_tokenizer(self.params.image_tokenizer)
+        return load_image_tokenizer(self.params.image_tokenizer, self.params.device)
+
+    @cached_property
+    def _identity(self) -> TokenizerIdentity:
+        """Enough for a plan; the weights are loaded by workers alone."""
+        try:
+            return identify_image_tokenizer(self.params.image_tokenizer)
+        except ValueError as error:
+            raise UserError(str(error)) from None
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
-        return Vocabulary.from_tokenizer(self._text, self._image.codes)
+        return Vocabulary.from_tokenizer(self._text, self._identity.codes)
 
     @property
     def _template(self) -> templates.Template:
         return templates.TEMPLATES[self.params.task]
 
+    @property
+    def batch(self) -> int:  # type: ignore[override]
+        """A model encodes several pictures at once."""
+        return MODEL_BATCH if self.loads_model else 1
+
     def setup(self) -> None:
         """Load the tokenizers."""
-        _ = self._vocabulary
+        _ = self._vocabulary, self._image
 
     def process(self, record: Record) -> Sequence[Any]:
         """One sample of the record's task."""
+        return self._sample(record, self._image.encode(self._picture(record)))
+
+    def process_batch(self, records: Sequence[Record]) -> Sequence[Sequence[Any] | Quarantine]:
+        """The samples of several records, their pictures encoded together."""
+        pictures = [self._picture(record) for record in records]
+        codes = self._image.encode_batch(pictures)
+        return [self._sample(record, one) for record, one in zip(records, codes, strict=True)]
+
+    def _sample(self, record: Record, codes: Codes) -> Sequence[Any]:
         prompt = _text_of(record, self.params.prompt)
         answer = None if self.params.answer is None else _text_of(record, self.params.answer)
-        codes = self._codes(record)
         segments = self._segments(prompt, answer, codes)
         sequence = render(segments, self._vocabulary, self._text)
         count = len(sequence.ids)
@@ -162,14 +195,14 @@ class Encode(Measure):
             [canonical(meta)],
         )
 
-    def _codes(self, record: Record) -> Codes:
+    def _picture(self, record: Record) -> Pixels:
         picture = open_picture(record.read(self.params.role))
         size = Size(picture.width, picture.height)
         if self.params.task == "text_to_image":
             geometry = for_generation(size, self.params.resolution)
         else:
             geometry = for_understanding(size)
-        return self._image.encode(np.asarray(apply(picture, geometry)))
+        return np.asarray(apply(picture, geometry))
 
     def _segments(self, prompt: str, answer: str | None, codes: Codes) -> Segments:
         if self.params.task == "text_to_image":

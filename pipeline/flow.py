@@ -28,6 +28,7 @@ class Flow:
         self.records = store.records(self.corpus)
         self._verdicts: dict[str, Table] = {}
         self._entering: dict[tuple[str, str], pl.Series] = {}
+        self._held = 0
 
     @property
     def buckets(self) -> list[str]:
@@ -71,8 +72,9 @@ class Flow:
                     keys = pl.concat([keys, other]).unique()
                 else:
                     keys = _both(keys, other)
-            if sum(len(series) for series in self._entering.values()) > _CACHED_KEYS:
-                self._entering.clear()
+            self._held += len(keys)
+            if self._held > _CACHED_KEYS:
+                self.forget()
             self._entering[key] = keys.sort()
         return self._entering[key]
 
@@ -108,6 +110,7 @@ class Flow:
     def forget(self) -> None:
         """Drop what is remembered; call it after a node has run."""
         self._entering.clear()
+        self._held = 0
 
     # -- what a node reads ------------------------------------------------------------------------------------------
 

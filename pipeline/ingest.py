@@ -69,9 +69,11 @@ def ingest(
         spill = _Spill(Path(folder), store)
         for name, source in recipe.sources.items():
             stream = source.rows(root)
+            if sample is not None:
+                stream = iter(nsmallest(sample, stream, key=_row_hash))
             if isinstance(source, UrlList):
                 stream = fetch(stream, store.storage, source)
-            for found in _chunks(stream if sample is None else iter(nsmallest(sample, stream, key=_row_hash))):
+            for found in _chunks(stream):
                 chunk = digests.fill(found)
                 spill.add([_record(name, row) for row in chunk], rows)
                 rows += len(chunk)

@@ -42,6 +42,9 @@ def thumbnails(
                 found[key] = Thumbnail(None, why=f"decoding takes more than {SECONDS:g} s")
             except ProcessExpired:
                 found[key] = Thumbnail(None, why="decoding it ends the process")
+            except Exception as error:
+                # A report of a finished run must not fail for one picture; the tile says what went wrong.
+                found[key] = Thumbnail(None, why=f"{type(error).__name__}: {error}")
     return found
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,7 +32,7 @@ def s3_server() -> Iterator[dict[str, str]]:
     yield {
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
         "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_SECRET_ACCESS_KEY": "a-secret-nobody-stores",
         "AWS_REGION": "us-east-1",
     }
     server.stop()
@@ -43,7 +47,7 @@ def s3(s3_server: dict[str, str], request: pytest.FixtureRequest) -> tuple[str, 
         "s3",
         endpoint_url=s3_server["AWS_ENDPOINT_URL"],
         aws_access_key_id="testing",
-        aws_secret_access_key="testing",
+        aws_secret_access_key="a-secret-nobody-stores",
         region_name="us-east-1",
     )
     bucket = f"bucket-{abs(hash(request.node.nodeid)):x}"
@@ -65,3 +69,32 @@ def ray_runtime() -> Iterator[Any]:
     )
     yield ray
     ray.shutdown()
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A finished demo: its store `runs/demo` below a folder, the corpus beside it, what it said."""
+
+    folder: Path
+    result: Any
+    said: str
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "runs" / "demo"
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "runs" / "demo-corpus"
+
+
+@pytest.fixture(scope="session")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
+    """One demo for all tests of xdist_group("demo")."""
+    from jobs.demo import demo
+
+    folder = tmp_path_factory.mktemp("shown")
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        result = demo(folder / "runs" / "demo", 2)
+    return Shown(folder, result, said.getvalue())

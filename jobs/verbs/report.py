@@ -18,7 +18,7 @@ def report(
 ) -> None:
     """Write reports/CORPUS.html, .json and .txt into a store: funnel, reasons, thumbnails, tokens, time.
 
-    Example: unifactory report runs/demo --root runs/demo/sources
+    Example: unifactory report runs/demo --root runs/demo-corpus
     """
     import catalog
     from catalog.errors import UserError

@@ -117,9 +117,7 @@ def parse_side(kind: str, data: bytes, name: str) -> Any:
         return data.decode("utf-8-sig").strip()
     except UnicodeDecodeError as broken:
         byte = data[broken.start]
-        raise BadRow(
-            "broken UTF-8", f"{show(name)}: byte 0x{byte:02x} at {broken.start} is not UTF-8"
-        ) from None
+        raise BadRow("broken UTF-8", f"{show(name)}: byte 0x{byte:02x} at {broken.start} is not UTF-8") from None
     except BadRow as bad:
         raise BadRow(bad.reason, f"{show(name)}: {bad}") from None
 

@@ -102,9 +102,7 @@ class _Columns:
         found = {path: self._type(path) for path in self.fields}
         for path, (_, kind) in found.items():
             if not _is_json(kind):
-                raise UserError(
-                    f"{self._name}: column {path!r} is {kind}, which no field can hold; map another"
-                )
+                raise UserError(f"{self._name}: column {path!r} is {kind}, which no field can hold; map another")
         for role, path in source.media.items():
             column, kind = self._type(path)
             if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
@@ -132,9 +130,7 @@ class _Columns:
             if pa.types.is_struct(kind):
                 if kind.get_field_index(part) < 0:
                     above = ".".join(parts[:depth])
-                    raise self._absent(
-                        path, [f"{above}.{kind.field(i).name}" for i in range(kind.num_fields)]
-                    )
+                    raise self._absent(path, [f"{above}.{kind.field(i).name}" for i in range(kind.num_fields)])
                 kind = kind.field(part).type
                 column = f"{column}.{part}" if column == ".".join(parts[:depth]) else column
             elif _is_list(kind) and part.isdecimal():
@@ -203,9 +199,7 @@ def _stream(
             raise UserError(f"{shown}: row group {group} cannot be read: {_first_line(error)}") from None
 
 
-def _values(
-    table: pq.ParquetFile, group: int, columns: list[str], count: int
-) -> Iterator[tuple[int, dict[str, Any]]]:
+def _values(table: pq.ParquetFile, group: int, columns: list[str], count: int) -> Iterator[tuple[int, dict[str, Any]]]:
     if not columns:
         yield from ((at, {}) for at in range(count))
         return

@@ -46,9 +46,7 @@ class UrlList(Source):
     def require_network(self) -> None:
         """Raise UserError unless the recipe allows the network."""
         if not self.network:
-            raise UserError(
-                f"urls {show(self.file)}: set network: true to let this source fetch from the network"
-            )
+            raise UserError(f"urls {show(self.file)}: set network: true to let this source fetch from the network")
 
     def check(self, root: Path) -> None:
         """Raise UserError unless the network is allowed and the list is there."""
@@ -71,9 +69,7 @@ class UrlList(Source):
             return
         for row in table.rows(root):
             if row.problem is None and row.fields["url"] is None:
-                yield self.refuse(
-                    row.place, BadRow("wrong type", f"{self.url} is null, must be text"), row.fields
-                )
+                yield self.refuse(row.place, BadRow("wrong type", f"{self.url} is null, must be text"), row.fields)
             else:
                 yield row
 

@@ -120,9 +120,7 @@ class _SampleReader:
             if ending in sample.members:
                 name, offset, length = sample.members[ending]
                 if length > MAX_LINE:
-                    raise BadRow(
-                        "text too long", f"{show(name)} has {length:,} bytes, more than {MAX_LINE:,}"
-                    )
+                    raise BadRow("text too long", f"{show(name)} has {length:,} bytes, more than {MAX_LINE:,}")
                 file.seek(offset)
                 values[ending] = parse_side(ending, file.read(length), name)
         return values
@@ -132,9 +130,7 @@ class _SampleReader:
         if len(found) != 1:
             which = " and ".join(f".{ending}" for ending in found)
             has = ", ".join(f".{ending}" for ending in sample.members)
-            reason, message = (
-                (f"two of {role}", f"has {which}") if found else (f"no {role}", f"has only {has}")
-            )
+            reason, message = (f"two of {role}", f"has {which}") if found else (f"no {role}", f"has only {has}")
             wanted = ", ".join(f".{ending}" for ending in self._source.media[role])
             raise BadRow(reason, f"{message}, must have one of {wanted}")
         name, offset, length = sample.members[found[0]]
@@ -170,9 +166,7 @@ def _index(path: Path, name: str) -> tuple[list[_Sample], BadRow | None]:
                     continue
                 sample = samples.setdefault(key, _Sample(key))
                 if key != current and sample.members:
-                    apart = (
-                        f"its members do not stand together, {show(member.name)} comes after {show(before)}"
-                    )
+                    apart = f"its members do not stand together, {show(member.name)} comes after {show(before)}"
                     sample.problem = BadRow("split sample", apart)
                 _add(sample, ending, member, size)
                 current, before = key, member.name

@@ -355,3 +355,22 @@ def test_a_large_bucket_is_cut_into_files(tmp_path: Path, monkeypatch: pytest.Mo
         [rows % 4] if rows % 4 else []
     )
     assert content(table) == model
+
+
+def test_compacting_joins_files_and_changes_no_rows(tmp_path: Path) -> None:
+    from catalog.storage import open_storage
+    from catalog.tables import Table
+
+    schema = pa.schema([("record_key", pa.string()), ("n", pa.int64())])
+    table = Table(open_storage(str(tmp_path)), "many", schema, "record_key", 1)
+    for number in range(12):
+        keys = [f"{bucket}{number:031x}" for bucket in "0a"]
+        table.append(pa.table({"record_key": keys, "n": [number, number]}, schema=schema), f"r{number}")
+    before = table.read().sort("record_key")
+    version = table.version
+    table.compact("joined", most=8)
+    assert len(table.files()) == 2
+    assert table.read().sort("record_key").equals(before)
+    assert table.read(version=version).sort("record_key").equals(before)
+    table.compact("again", most=8)
+    assert table.version == version + 1

@@ -32,7 +32,10 @@ def shard_set(folder: Path, fingerprint: str, pad: int = 0) -> Path:
         "corpus": "c",
         "split": "train",
         "vocabulary": {"image_offset": 384, "image_codes": 128, "pad": pad},
-        "tokenizers": {"image": {"name": "siglip-vq", "fingerprint": fingerprint}},
+        "tokenizers": {
+            "image": {"name": "siglip-vq", "fingerprint": fingerprint},
+            "text": {"name": "embedded-bpe", "fingerprint": "1" * 64},
+        },
         "templates": {},
         "branches": {},
         "embedded": [],

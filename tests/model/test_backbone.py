@@ -84,6 +84,22 @@ def test_flex_attention_equals_sdpa() -> None:
         torch.testing.assert_close(model(IDS, mask=mask).logits, dense, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_compiled_flex_attention_equals_sdpa_on_a_gpu() -> None:
+    model = tiny_backbone().cuda()
+    hidden = torch.arange(12)[None] < 4
+    for mask in (block_causal(12, 4), block_causal(12, 4, hidden=hidden), noisy_clean(6, 2)):
+        found = []
+        for backend in ("sdpa", "flex"):
+            model.attention_backend = backend  # type: ignore[assignment]
+            model.zero_grad()
+            out = model(IDS.cuda(), mask=mask)
+            out.logits.square().mean().backward()
+            found.append((out.logits, model.model.word_embeddings.weight.grad))
+        for dense, tiles in zip(*found, strict=True):
+            torch.testing.assert_close(tiles, dense, atol=1e-3, rtol=1e-3)
+
+
 def test_activation_checkpointing_changes_no_gradient_and_no_load() -> None:
     model = tiny_backbone().train()
     grads, loads = [], []
@@ -139,6 +155,8 @@ def test_bad_input_is_named_before_compute_starts() -> None:
     assert not ran
     with pytest.raises(ValueError, match=r"^the mask is for 11 queries x 11 keys, the step has 12 x 12$"):
         model(IDS, mask=block_causal(11, 4))
+    with pytest.raises(ValueError, match=r"^the mask must be bool, True = may attend, got torch\.float32$"):
+        model(IDS, mask=torch.ones(1, 1, 12, 12))
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +193,7 @@ def test_full_and_packed_attention_match_the_reference(
 
 
 @pytest.mark.golden
+@torch.no_grad()
 def test_a_cached_block_matches_the_reference(golden: tuple[Backbone, dict[str, torch.Tensor]]) -> None:
     model, stored = golden
     ids, mask = stored["input_ids"], stored["block_causal_mask"]

@@ -10,6 +10,7 @@ from tests.model.networks import tiny_backbone
 BLOCK = 4
 
 
+@torch.no_grad()
 def test_blocks_from_the_cache_equal_the_whole_forward() -> None:
     model = tiny_backbone()
     ids = torch.randint(512, (2, 16), generator=torch.Generator().manual_seed(0))
@@ -25,6 +26,7 @@ def test_blocks_from_the_cache_equal_the_whole_forward() -> None:
     assert cache.length == 16
 
 
+@torch.no_grad()
 def test_several_blocks_may_be_committed_at_once() -> None:
     model = tiny_backbone()
     ids = torch.randint(512, (1, 12), generator=torch.Generator().manual_seed(1))
@@ -35,6 +37,13 @@ def test_several_blocks_may_be_committed_at_once() -> None:
     torch.testing.assert_close(step.logits, whole.logits[:, 8:], atol=1e-5, rtol=1e-5)
 
 
+def test_a_cache_is_refused_where_gradients_are_recorded() -> None:
+    model = tiny_backbone()
+    with pytest.raises(ValueError, match=r"^a cache keeps numbers, no graph: call under torch\.no_grad"):
+        model(torch.zeros(1, 4, dtype=torch.long), cache=BlockCache(model.config, batch=1, capacity=8))
+
+
+@torch.no_grad()
 def test_a_step_that_does_not_fit_is_refused() -> None:
     model = tiny_backbone()
     cache = BlockCache(model.config, batch=1, capacity=6)

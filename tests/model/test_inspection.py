@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ from model.checkpoint import CheckpointError, save_backbone
 from model.configs import BackboneConfig, ConfigError, DecoderConfig, SigLIPVQConfig
 from model.inspection import Checkpoint, decoder_shapes, inspect_checkpoint, released, shard_problems
 from model.siglip_vq import SigLIPVQ
+from model.text_tokenizer import EMBEDDED_FILE, TextTokenizer
 from tests.model import parity
 from tests.model.networks import tiny_backbone
 
@@ -114,7 +116,8 @@ def card(checkpoint: Checkpoint, fingerprint: str, **changes: Any) -> dict[str, 
     config = checkpoint.backbone or BackboneConfig.tiny()
     vocabulary = {"image_offset": config.image_token_offset, "image_codes": 128, "pad": config.pad_token_id}
     image = {"name": "siglip-vq", "fingerprint": fingerprint}
-    return {"vocabulary": {**vocabulary, **changes}, "tokenizers": {"image": image}}
+    text = {"name": "embedded-bpe", "fingerprint": "1" * 64}
+    return {"vocabulary": {**vocabulary, **changes}, "tokenizers": {"image": image, "text": text}}
 
 
 def test_shards_fit_the_model_they_were_made_for(folder: Path) -> None:
@@ -131,9 +134,15 @@ def test_shards_fit_the_model_they_were_made_for(folder: Path) -> None:
         "the shards' image codes were made by siglip-vq 000000000000, "
         f"the checkpoint's tokenizer is siglip-vq {mine[:12]}"
     ]
+    shutil.copy(EMBEDDED_FILE, folder / "tokenizer.json")
+    with_text = inspect_checkpoint(folder)
+    theirs = TextTokenizer.embedded().fingerprint
+    assert shard_problems(with_text, card(checkpoint, mine)) == [
+        f"the shards' text was made by embedded-bpe 111111111111, the checkpoint's tokenizer is {theirs[:12]}"
+    ]
     without_weights = replace(checkpoint, folder=None)
     assert shard_problems(without_weights, card(checkpoint, "0" * 64)) == []
 
 
 def test_a_fingerprint_is_the_same_from_files_and_from_memory(folder: Path) -> None:
-    assert SigLIPVQ.fingerprint_of(folder / "image_tokenizer") == SigLIPVQ.load(folder).fingerprint()
+    assert SigLIPVQ.identify(folder).fingerprint == SigLIPVQ.load(folder).fingerprint()

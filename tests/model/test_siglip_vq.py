@@ -88,6 +88,17 @@ def test_features_are_equal_to_the_last_bit_in_any_company() -> None:
         assert torch.equal(alone, together)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_codes_on_a_gpu_are_the_same_in_any_company(dtype: torch.dtype, tmp_path: Path) -> None:
+    SigLIPVQ.random(SigLIPVQConfig.tiny(), seed=2).save(tmp_path)
+    tokenizer = SigLIPVQ.load(tmp_path, device="cuda", dtype=dtype)
+    images = [picture(16 * h, 16 * w, h) for h, w in ((3, 5), (7, 2), (1, 1), (60, 80), (16, 16))]
+    alone = [tokenizer.encode(image) for image in images]
+    for a, b in zip(alone, tokenizer.encode_batch(images), strict=True):
+        assert np.array_equal(a, b)
+
+
 def test_a_position_depends_on_the_grid_not_on_the_table() -> None:
     tokenizer = SigLIPVQ.random(TINY, seed=0)
     embeddings = tokenizer.model.visual.embeddings
@@ -136,6 +147,14 @@ def test_a_picture_that_cannot_be_read_is_named_before_compute(
     monkeypatch.setattr(SigLIPVQ, "features", lambda *_: pytest.fail("computed"))
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         tokenizer.encode_batch([picture(8, 8), image])
+
+
+def test_rows_that_do_not_fit_their_grids_are_named(tokenizer: SigLIPVQ) -> None:
+    rows = tokenizer.patch_rows(picture(8, 8))
+    with pytest.raises(ValueError, match=r"^rows must be \[6 or more, 48\] for these grids, got \[4, 48\]$"):
+        tokenizer.features(rows, [Grid(2, 3)])
+    with pytest.raises(ValueError, match=r"^rows must be \[4 or more, 48\] for these grids, got \[4, 47\]$"):
+        tokenizer.features(rows[:, 1:], [Grid(2, 2)])
 
 
 def test_a_folder_reads_back_what_was_saved(tokenizer: SigLIPVQ, tmp_path: Path) -> None:

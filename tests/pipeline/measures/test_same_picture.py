@@ -11,9 +11,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps
 
 from pipeline.measures.same_picture import describe, match, same_picture
-from tests.pipeline.copies import COPIES, captioned, cropped, mirrored, recompressed, resized
+from tests.pipeline.measures.copies import COPIES, captioned, cropped, mirrored, recompressed, resized
 
-IMAGES = Path(__file__).parents[2].parent / "shared" / "corpora" / "images"
+IMAGES = Path(__file__).parents[4] / "shared" / "corpora" / "images"
 
 data = pytest.importorskip("skimage.data")
 PHOTOS = ("astronaut", "coffee", "chelsea", "rocket", "immunohistochemistry")

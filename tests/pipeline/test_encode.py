@@ -1,0 +1,129 @@
+"""Encoding: sequences that their grammar accepts, from the embedded tokenizer and from a SigLIP-VQ checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from catalog.errors import UserError
+from model.grammar import check
+from model.sequences import Span, TokenSequence, parse
+from model.text_tokenizer import TextTokenizer
+from model.vocabulary import Vocabulary
+from pipeline.encode import MODEL_BATCH, Encode
+from pipeline.media import MediaReader, MediaRef
+from pipeline.operator import Quarantine, Record
+from tests.pipeline.pictures import encode as encode_picture
+from tests.pipeline.pictures import scene
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("pictures")
+    for number, (width, height) in enumerate(((640, 480), (300, 500), (512, 512))):
+        (made / f"{number}.jpg").write_bytes(encode_picture(scene(width, height, number), "JPEG", quality=90))
+    return made
+
+
+@pytest.fixture(scope="module")
+def siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the released architecture, tiny and random."""
+    pytest.importorskip("torch")
+    from model.configs import SigLIPVQConfig
+    from model.siglip_vq import SigLIPVQ
+
+    made = tmp_path_factory.mktemp("siglip") / "image_tokenizer"
+    SigLIPVQ.random(SigLIPVQConfig.tiny(codes=128), 0).save(made)
+    return made
+
+
+def record(folder: Path, number: int, **values: Any) -> Record:
+    key = f"{number:032x}"
+    known = {"source": "s", "licence": "MIT", "text": "A red boat on a lake.", **values}
+    ref = MediaRef("image", "file", f"{number}.jpg", digest="d" * 64)
+    return Record(key, (ref,), b"{}", known, MediaReader(str(folder)))
+
+
+def operator(**params: Any) -> Encode:
+    made = Encode.build({"task": "text_to_image", "prompt": "text", "resolution": 256, **params})
+    assert isinstance(made, Encode)
+    made.setup()
+    return made
+
+
+def named(made: Encode, row: Any) -> dict[str, Any]:
+    return {column.name: value for column, value in zip(made.columns, row, strict=True)}
+
+
+def sequence(row: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    return np.frombuffer(row["sample_ids"][0], "<i4"), orjson.loads(row["sample_metas"][0])
+
+
+@pytest.mark.parametrize("tokenizer", ["patch-vq", "siglip"])
+@pytest.mark.parametrize("task", ["text_to_image", "understanding"])
+def test_a_sample_is_what_its_grammar_and_its_template_make(
+    folder: Path, request: pytest.FixtureRequest, tokenizer: str, task: str
+) -> None:
+    spec = str(request.getfixturevalue("siglip")) if tokenizer == "siglip" else tokenizer
+    params = {"answer": "text", "prompt": "question", "resolution": 0} if task == "understanding" else {}
+    made = operator(task=task, image_tokenizer=spec, **params)
+    row = named(made, made.process(record(folder, 0, question="What is shown?")))
+    ids, meta = sequence(row)
+    card = made.card_parts()
+    check(card["vocabulary"], ids, meta["spans"])
+    assert row["image_tokens"][0] == meta["tokens"]["image"] == int((ids >= card["vocabulary"]["image_offset"]).sum())
+    assert row["text_tokens"][0] + row["image_tokens"][0] == len(ids)
+    text = TextTokenizer.embedded()
+    vocabulary = Vocabulary.from_tokenizer(text, 128 if tokenizer == "siglip" else 1024)
+    segments = parse(TokenSequence(ids, tuple(Span.from_json(span) for span in meta["spans"])), vocabulary, text)
+    assert "A red boat on a lake." in [getattr(segment, "text", "") for segment in segments]
+    assert card["tokenizers"]["image"]["embedded"] is (tokenizer == "patch-vq")
+
+
+def test_pictures_encoded_together_get_the_codes_they_get_alone(folder: Path, siglip: Path) -> None:
+    made = operator(image_tokenizer=str(siglip))
+    assert made.batch == MODEL_BATCH
+    assert made.loads_model
+    records = [record(folder, number) for number in range(3)]
+    assert list(made.process_batch(records)) == [made.process(one) for one in records]
+
+
+def test_a_plan_knows_a_checkpoint_without_loading_it(siglip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from model.siglip_vq import SigLIPVQ
+
+    loaded = SigLIPVQ.load(siglip).fingerprint()
+    monkeypatch.setattr(SigLIPVQ, "load", None)
+    made = Encode.build({"task": "text_to_image", "prompt": "text", "resolution": 256, "image_tokenizer": str(siglip)})
+    assert isinstance(made, Encode)
+    assert made.card_parts()["tokenizers"]["image"]["fingerprint"] == loaded
+    assert made.embedded == ("embedded-bpe",)
+
+
+def test_another_tokenizer_is_another_fingerprint_and_a_device_is_not(siglip: Path) -> None:
+    def parts(**params: Any) -> Any:
+        made = operator(**params)
+        return made.fingerprint_parts(), made.params.model_dump(mode="json")
+
+    assert parts() != parts(image_tokenizer=str(siglip))
+    assert parts() == parts(device="cuda")
+
+
+def test_records_that_cannot_be_a_sample_are_set_aside(folder: Path) -> None:
+    made = operator()
+    with pytest.raises(Quarantine, match="text is empty") as empty:
+        made.process(record(folder, 0, text="  "))
+    assert empty.value.reason == "no text"
+    short = operator(max_tokens=10)
+    with pytest.raises(Quarantine, match="at most 10") as long:
+        short.process(record(folder, 0))
+    assert long.value.reason == "sequence too long"
+
+
+def test_a_tokenizer_that_is_nowhere_is_a_users_mistake() -> None:
+    made = Encode.build({"task": "text_to_image", "prompt": "text", "image_tokenizer": "/nowhere/siglip"})
+    with pytest.raises(UserError, match="image tokenizer '/nowhere/siglip': say 'patch-vq'"):
+        made.fingerprint_parts()
