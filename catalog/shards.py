@@ -22,23 +22,11 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from catalog.schemas import INDEX
+
 _BLOCK = 512
 _RECORD = 20 * _BLOCK
 IDS_SUFFIX, JSON_SUFFIX = "ids.npy", "json"
-
-INDEX = pa.schema(
-    [
-        ("sample_key", pa.string()),
-        ("shard", pa.string()),
-        ("position", pa.int32()),
-        ("member", pa.string()),
-        ("offset", pa.int64()),  # of the member's bytes in the tar
-        ("length", pa.int64()),
-        ("digest", pa.string()),  # sha256 of the member's bytes
-        ("text_tokens", pa.int64()),
-        ("image_tokens", pa.int64()),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
