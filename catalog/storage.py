@@ -99,9 +99,9 @@ class LocalFolder:
             file.seek(start)
             return file.read(length)
 
-    def write(self, name: str, data: bytes | memoryview) -> None:
-        """Make a file appear whole, replacing one of that name."""
-        path = self._path(name)
+    @contextmanager
+    def _finished(self, path: Path, data: bytes | memoryview) -> Iterator[Path]:
+        """A flushed file beside `path`, gone afterwards unless it was renamed."""
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary(path)
         try:
@@ -109,26 +109,24 @@ class LocalFolder:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
+            yield temporary
+        finally:
             temporary.unlink(missing_ok=True)
-            raise
+
+    def write(self, name: str, data: bytes | memoryview) -> None:
+        """Make a file appear whole, replacing one of that name."""
+        path = self._path(name)
+        with self._finished(path, data) as temporary:
+            temporary.replace(path)
 
     def create(self, name: str, data: bytes) -> bool:
         """Make a file appear unless one of that name exists; says whether it did."""
         path = self._path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _temporary(path)
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-        finally:
-            temporary.unlink(missing_ok=True)
+        with self._finished(path, data) as temporary:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
         return True
 
     def adopt(self, name: str, file: Path) -> None:

@@ -97,13 +97,9 @@ def _check_cover(length: int, spans: Sequence[Mapping[str, Any]]) -> None:
     position = 0
     for index, span in enumerate(spans):
         if span["kind"] not in _KINDS:
-            raise ValueError(
-                f"span {index} at {position}: kind {span['kind']!r} is none of {', '.join(_KINDS)}"
-            )
+            raise ValueError(f"span {index} at {position}: kind {span['kind']!r} is none of {', '.join(_KINDS)}")
         if not isinstance(span["target"], bool):
-            raise ValueError(
-                f"span {index} at {position}: target {span['target']!r} is neither true nor false"
-            )
+            raise ValueError(f"span {index} at {position}: target {span['target']!r} is neither true nor false")
         if span["start"] != position or span["length"] < 1:
             raise ValueError(
                 f"span {index} starts at {span['start']} with length {span['length']}; "
@@ -130,9 +126,7 @@ def _check_plain(
         size = vocabulary["image_offset"] + vocabulary["image_codes"]
         if vocabulary["image_offset"] <= token_id < size:
             raise ValueError(f"position {position}: image id {token_id} inside {where}")
-        raise ValueError(
-            f"position {position}: id {token_id} in {where} is outside the vocabulary of {size} ids"
-        )
+        raise ValueError(f"position {position}: id {token_id} in {where} is outside the vocabulary of {size} ids")
     is_special = np.isin(part, specials)
     wrong = is_special if is_text else ~is_special
     if wrong.any():
@@ -155,24 +149,18 @@ def _check_image(
     start, length = span["start"], span["length"]
     grid = span.get("grid")
     if not isinstance(span.get("role"), str) or grid is None or len(grid) != 2 or min(grid) < 1:
-        raise ValueError(
-            f"image span {index} at {start}: needs a role and a grid of two sides, got grid {grid!r}"
-        )
+        raise ValueError(f"image span {index} at {start}: needs a role and a grid of two sides, got grid {grid!r}")
     height, width = grid
     if length != height * width:
         raise ValueError(f"image span {index} at {start}: {length} ids for a grid of {height}x{width}")
     part = ids[start : start + length]
-    outside = (part < vocabulary["image_offset"]) | (
-        part >= vocabulary["image_offset"] + vocabulary["image_codes"]
-    )
+    outside = (part < vocabulary["image_offset"]) | (part >= vocabulary["image_offset"] + vocabulary["image_codes"])
     if outside.any():
         at = int(np.argmax(outside))
         raise ValueError(f"position {start + at}: id {part[at]} inside image span {index} is no image id")
     sizes = vocabulary["size_ids"]
     if max(grid) > len(sizes):
-        raise ValueError(
-            f"image span {index} at {start}: grid {height}x{width} has no size token above {len(sizes)}"
-        )
+        raise ValueError(f"image span {index} at {start}: grid {height}x{width} has no size token above {len(sizes)}")
     header = [
         vocabulary["start_image"],
         sizes[height - 1],
@@ -181,14 +169,10 @@ def _check_image(
     ]
     before = ids[max(0, start - _HEADER) : start].tolist()
     if before != header:
-        raise ValueError(
-            f"image span {index} at {start}: header {before} does not announce a grid of {height}x{width}"
-        )
+        raise ValueError(f"image span {index} at {start}: header {before} does not announce a grid of {height}x{width}")
     end = start + length
     if end < len(ids) and ids[end] != vocabulary["end_image"]:
-        raise ValueError(
-            f"position {end}: id {ids[end]} after image span {index} is not the end of a picture"
-        )
+        raise ValueError(f"position {end}: id {ids[end]} after image span {index} is not the end of a picture")
 
 
 def _check_headers(

@@ -51,13 +51,9 @@ class PatchVQ:
     def __post_init__(self) -> None:
         k = len(self.centres)
         if self.centres.shape != (k, FEATURES) or self.centres.dtype != np.int16 or k == 0:
-            raise ValueError(
-                f"centres must be int16 [k, {FEATURES}], got {self.centres.dtype} {self.centres.shape}"
-            )
+            raise ValueError(f"centres must be int16 [k, {FEATURES}], got {self.centres.dtype} {self.centres.shape}")
         if self.pictures.shape != (k, PICTURE, PICTURE, 3) or self.pictures.dtype != np.uint8:
-            raise ValueError(
-                f"pictures must be uint8 [{k}, {PICTURE}, {PICTURE}, 3], got {self.pictures.shape}"
-            )
+            raise ValueError(f"pictures must be uint8 [{k}, {PICTURE}, {PICTURE}, 3], got {self.pictures.shape}")
         limit = _CHROMA_WEIGHT * 128
         if int(np.abs(self.centres.astype(np.int32)).max()) > limit:
             raise ValueError(f"a centre lies outside the features' range of +-{limit}")
@@ -99,9 +95,7 @@ class PatchVQ:
             raise ValueError(f"codes must be integers [height, width], got {codes.dtype} {list(codes.shape)}")
         grid = Grid(*codes.shape)
         if codes.min() < 0 or codes.max() >= self.codes:
-            raise ValueError(
-                f"codes {codes.min()}..{codes.max()} reach outside the code book 0..{self.codes - 1}"
-            )
+            raise ValueError(f"codes {codes.min()}..{codes.max()} reach outside the code book 0..{self.codes - 1}")
         mosaic = self.pictures[codes].transpose(0, 2, 1, 3, 4)
         mosaic = mosaic.reshape(grid.height * PICTURE, grid.width * PICTURE, 3)
         small = PIL.Image.fromarray(_without_seams(mosaic))
@@ -165,9 +159,7 @@ def features(image: Pixels) -> Features:
     red = (quads @ np.array([128, -107, -21], np.int32) + (1 << 13)) >> 14
     parts = [(luma - 128, 4, _LUMA_WEIGHT), (blue, 2, _CHROMA_WEIGHT), (red, 2, _CHROMA_WEIGHT)]
     rows_of_parts = [
-        (part.reshape(height, side, width, side).transpose(0, 2, 1, 3) * weight).reshape(
-            height * width, side * side
-        )
+        (part.reshape(height, side, width, side).transpose(0, 2, 1, 3) * weight).reshape(height * width, side * side)
         for part, side, weight in parts
     ]
     return np.concatenate(rows_of_parts, axis=1).astype(np.int16)
@@ -207,9 +199,7 @@ def fit(patches: Pixels, codes: int, seed: int, iterations: int) -> PatchVQ:
     Raises ValueError when the patches show fewer than `codes` different features.
     """
     if patches.dtype != np.uint8 or patches.shape[1:] != (PATCH, PATCH, 3):
-        raise ValueError(
-            f"patches must be uint8 [n, {PATCH}, {PATCH}, 3], got {patches.dtype} {list(patches.shape)}"
-        )
+        raise ValueError(f"patches must be uint8 [n, {PATCH}, {PATCH}, 3], got {patches.dtype} {list(patches.shape)}")
     points = features(patches.reshape(-1, PATCH, 3))
     centres = _spread_start(points, codes, np.random.Generator(np.random.PCG64(seed)))
     for _ in range(iterations):
@@ -252,9 +242,7 @@ def _spread_start(points: Features, codes: int, rng: np.random.Generator) -> NDA
         distance = np.minimum(distance, np.einsum("nf,nf->n", gap, gap).astype(np.int64))
         total = distance.cumsum()
         if total[-1] == 0:
-            raise ValueError(
-                f"the patches show only {len(chosen)} different features; {codes} codes were asked for"
-            )
+            raise ValueError(f"the patches show only {len(chosen)} different features; {codes} codes were asked for")
         chosen.append(int(np.searchsorted(total, rng.integers(total[-1]), side="right")))
     return points[chosen].astype(np.int64)
 

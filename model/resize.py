@@ -72,9 +72,7 @@ class Geometry:
         return min(max(x * self.scaled.width / self.source.width - self.left, 0.0), float(self.output.width))
 
     def _down(self, y: float) -> float:
-        return min(
-            max(y * self.scaled.height / self.source.height - self.top, 0.0), float(self.output.height)
-        )
+        return min(max(y * self.scaled.height / self.source.height - self.top, 0.0), float(self.output.height))
 
 
 def smart_size(size: Size, largest_area: int) -> Size:

@@ -57,9 +57,7 @@ class Image:
 
     def __post_init__(self) -> None:
         if self.codes.shape != (self.grid.height, self.grid.width):
-            raise ValueError(
-                f"codes {list(self.codes.shape)} do not fill the {self.role} picture's grid {self.grid}"
-            )
+            raise ValueError(f"codes {list(self.codes.shape)} do not fill the {self.role} picture's grid {self.grid}")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Image):
@@ -160,9 +158,7 @@ def render(segments: Iterable[Segment], vocabulary: Vocabulary, tokenizer: TextT
         elif isinstance(segment, Image):
             spans.append(Span("image", start, len(ids), segment.target, segment.grid, segment.role))
         else:
-            spans.append(
-                Span("text" if isinstance(segment, Text) else "token", start, len(ids), segment.target)
-            )
+            spans.append(Span("text" if isinstance(segment, Text) else "token", start, len(ids), segment.target))
         parts.append(ids)
         start += len(ids)
     joined = np.concatenate(parts) if parts else np.zeros(0, np.int32)
@@ -188,9 +184,7 @@ def parse(sequence: TokenSequence, vocabulary: Vocabulary, tokenizer: TextTokeni
     return tuple(segments)
 
 
-def find_spans(
-    ids: Ids, vocabulary: Vocabulary, *, role: Role = "target", target: bool = False
-) -> tuple[Span, ...]:
+def find_spans(ids: Ids, vocabulary: Vocabulary, *, role: Role = "target", target: bool = False) -> tuple[Span, ...]:
     """Spans of bare ids by the grammar alone, for what a model wrote: pictures, special tokens, runs of text.
 
     Pictures get `role` and everything gets `target`. A picture cut short by the end of the ids raises
@@ -212,9 +206,7 @@ def find_spans(
         if start == len(ids):
             break
         if start + grid.area > len(ids):
-            raise ValueError(
-                f"position {start}: only {len(ids) - start} ids follow the header of a {grid} picture"
-            )
+            raise ValueError(f"position {start}: only {len(ids) - start} ids follow the header of a {grid} picture")
         add_plain(position, start)
         spans.append(Span("image", start, grid.area, target, grid, role))
         position = start + grid.area
@@ -242,15 +234,11 @@ def symbols(segments: Sequence[Segment]) -> list[dict[str, Any]]:
     return listed
 
 
-def _ids_of(
-    segment: Segment, vocabulary: Vocabulary, tokenizer: TextTokenizer, specials: frozenset[int]
-) -> Ids:
+def _ids_of(segment: Segment, vocabulary: Vocabulary, tokenizer: TextTokenizer, specials: frozenset[int]) -> Ids:
     if isinstance(segment, Token):
         if not tokenizer.has_token(segment.name):
             largest = vocabulary.largest_side
-            raise ValueError(
-                f"the tokenizer has no such token; size tokens go up to {largest} patches a side"
-            )
+            raise ValueError(f"the tokenizer has no such token; size tokens go up to {largest} patches a side")
         token_id = tokenizer.token_id(segment.name)
         if token_id not in specials:
             raise ValueError(f"{segment.name!r} (id {token_id}) is no special token of the vocabulary")

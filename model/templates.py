@@ -66,9 +66,7 @@ def text_to_image_thinking(
             raise ValueError("the no-text branch of thinking needs the grid of the picture")
         return (*asked, *header(grid), *_drawn(grid, codes))
     if (grid is None) != (thinking is None):
-        raise ValueError(
-            "thinking text and grid come together: the model writes the header after its thoughts"
-        )
+        raise ValueError("thinking text and grid come together: the model writes the header after its thoughts")
     if grid is None or thinking is None:
         return asked
     return (*asked, Text(thinking, target=True), *header(grid, target=True), *_drawn(grid, codes))
@@ -190,9 +188,7 @@ def interleaved(
     segments: list[Segment] = [*_wrapped(INTERLEAVED, [*given, Text(prompt)])]
     for index, frame in enumerate(frames):
         if frame.size is not None and frame.codes is None and (complete or index + 1 < len(frames)):
-            raise ValueError(
-                f"frame {index} has a grid but no codes; only the last of an incomplete story may"
-            )
+            raise ValueError(f"frame {index} has a grid but no codes; only the last of an incomplete story may")
         segments += _told(frame)
     if complete and frames:
         segments.append(Token(EOS, target=True))

@@ -52,9 +52,7 @@ class TextTokenizer:
         if file.is_dir():
             file = file / "tokenizer.json"
         if not file.is_file():
-            raise FileNotFoundError(
-                f"no tokenizer at {file}: give a tokenizer.json or the folder that holds one"
-            )
+            raise FileNotFoundError(f"no tokenizer at {file}: give a tokenizer.json or the folder that holds one")
         is_embedded = file.resolve() == EMBEDDED_FILE.resolve()
         name = EMBEDDED_NAME if is_embedded else (file.parent.name or str(file))
         return cls.from_json(name, file.read_text("utf-8"), is_embedded=is_embedded)
@@ -97,9 +95,7 @@ class TextTokenizer:
         """Id of the token spelled `name`, such as `<boi>`. Raises ValueError when there is none."""
         found: int | None = self.inner.token_to_id(name)
         if found is None:
-            raise ValueError(
-                f"tokenizer {self.name} has no token {name!r}; is this the tokenizer of the model?"
-            )
+            raise ValueError(f"tokenizer {self.name} has no token {name!r}; is this the tokenizer of the model?")
         return found
 
     def token_name(self, token_id: int) -> str:

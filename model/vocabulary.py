@@ -80,9 +80,7 @@ class Vocabulary:
             owner.setdefault(token_id, name)
 
     @classmethod
-    def from_tokenizer(
-        cls, tokenizer: TextTokenizer, image_codes: int, text_size: int | None = None
-    ) -> Vocabulary:
+    def from_tokenizer(cls, tokenizer: TextTokenizer, image_codes: int, text_size: int | None = None) -> Vocabulary:
         """Look every named token up in `tokenizer`; image codes follow the text ids.
 
         `text_size` is given where a checkpoint pads its text ids beyond what the tokenizer lists; by default
@@ -93,9 +91,7 @@ class Vocabulary:
         while tokenizer.has_token(size_token(len(sizes) + 1)):
             sizes.append(tokenizer.token_id(size_token(len(sizes) + 1)))
         named = {field: tokenizer.token_id(name) for field, name in _NAMES.items()}
-        return cls(
-            text_size=count, image_offset=count, image_codes=image_codes, size_ids=tuple(sizes), **named
-        )
+        return cls(text_size=count, image_offset=count, image_codes=image_codes, size_ids=tuple(sizes), **named)
 
     @classmethod
     def released(cls, tokenizer: TextTokenizer) -> Vocabulary:
@@ -125,9 +121,7 @@ class Vocabulary:
     def size_id(self, n: int) -> int:
         """Id of the size token for a grid side of `n` patches, n in 1 .. largest_side."""
         if not 1 <= n <= self.largest_side:
-            raise ValueError(
-                f"no size token for a grid side of {n}: the vocabulary has 1..{self.largest_side}"
-            )
+            raise ValueError(f"no size token for a grid side of {n}: the vocabulary has 1..{self.largest_side}")
         return self.size_ids[n - 1]
 
     def is_image(self, token_id: int) -> bool:

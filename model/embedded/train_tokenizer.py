@@ -68,9 +68,7 @@ def sample_text() -> Iterator[str]:
 
     for index in range(SENTENCES):
         pieces = PATTERNS[index % len(PATTERNS)].split("{")
-        yield pieces[0] + "".join(
-            pick(name) + rest for name, rest in (piece.split("}") for piece in pieces[1:])
-        )
+        yield pieces[0] + "".join(pick(name) + rest for name, rest in (piece.split("}") for piece in pieces[1:]))
         if index % 10 == 0:
             yield fixed[(index // 10) % len(fixed)]
 

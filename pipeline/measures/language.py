@@ -112,8 +112,7 @@ _STOP_WORDS = {
         "cũng hay về mọi quyền hai",
         "ro": "și de la în cu pe un o este nu care din pentru mai sau că sunt al ale fi prin ca lui dar "
         "această două orice dreptul",
-        "hu": "a az és egy hogy nem is van meg de ez volt mint csak el még ki vagy már minden joga két "
-        "által szerint",
+        "hu": "a az és egy hogy nem is van meg de ez volt mint csak el még ki vagy már minden joga két által szerint",
         "sw": "na ya wa kwa ni za katika la cha kila mtu haki au kuwa hii hiyo yake kama bila wote ana "
         "huu vya watu zake wake mbili",
     },
@@ -124,8 +123,7 @@ _STOP_WORDS = {
         "є був так при кожна людина має право",
         "bg": "и в не на че с по как това от у за той тя те го но или към да се е са също при всеки "
         "човек има право със един",
-        "sr": "и у не на што са по како је из за од он она они его али или да се су такође при сваки "
-        "има право није",
+        "sr": "и у не на што са по како је из за од он она они его али или да се су такође при сваки има право није",
     },
     "Arabic": {
         "ar": "في من على إلى أن لا ما هذا هذه التي الذي عن مع أو كل كان لكل وفي حق هو هي بين شخص الحق",

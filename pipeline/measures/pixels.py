@@ -62,12 +62,8 @@ FIGURE_COLUMNS = (
         "higher",
     ),
     Column("brightness", pa.float64(), "mean grey value, 0 black to 1 white", 0, 1),
-    Column(
-        "dark_share", pa.float64(), "share of pixels with a grey value of 8 or less of 255", 0, 1, "lower"
-    ),
-    Column(
-        "bright_share", pa.float64(), "share of pixels with a grey value of 247 or more of 255", 0, 1, "lower"
-    ),
+    Column("dark_share", pa.float64(), "share of pixels with a grey value of 8 or less of 255", 0, 1, "lower"),
+    Column("bright_share", pa.float64(), "share of pixels with a grey value of 247 or more of 255", 0, 1, "lower"),
     Column("contrast", pa.float64(), "standard deviation of the grey values / 127.5", 0, 1, "higher"),
     Column(
         "colourfulness",
@@ -141,9 +137,7 @@ def analysis_grey(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     # To twice the size, then halved: as even as area averaging and twice as quick, for small ratios.
     much = rgb.shape[0] * rgb.shape[1] > 16 * height * width
-    double = cv2.resize(
-        grey, (2 * width, 2 * height), interpolation=cv2.INTER_AREA if much else cv2.INTER_LINEAR
-    )
+    double = cv2.resize(grey, (2 * width, 2 * height), interpolation=cv2.INTER_AREA if much else cv2.INTER_LINEAR)
     halved: NDArray[np.uint8] = cv2.resize(double, (width, height), interpolation=cv2.INTER_AREA)
     return halved
 

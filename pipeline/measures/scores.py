@@ -66,9 +66,7 @@ class Scores(Measure):
     def columns(self) -> tuple[Column, ...]:
         """The one column that the parameters declare."""
         given = self.params
-        about = (
-            given.about or f"column {given.column!r} of a table of scores; null for records it does not hold"
-        )
+        about = given.about or f"column {given.column!r} of a table of scores; null for records it does not hold"
         return (Column(given.name, pa.float64(), about, given.low, given.high, given.better),)
 
     @property
@@ -84,9 +82,7 @@ class Scores(Measure):
             stat = os.stat(self.params.table)
             return {"table_sha256": _digest(self.params.table, stat.st_size, stat.st_mtime_ns)}
         except OSError as error:
-            raise UserError(
-                f"{self.params.table}: the table of scores cannot be read: {error.strerror}"
-            ) from error
+            raise UserError(f"{self.params.table}: the table of scores cannot be read: {error.strerror}") from error
 
     def setup(self) -> None:
         """Read the table; raises UserError when it does not hold what the parameters say."""

@@ -27,9 +27,7 @@ _MARKUP = re.compile(
     r"|\{\{[^{}]{0,300}\}\}|\[\[[^\[\]]{0,300}\]\]",  # wiki templates and links
     re.IGNORECASE,
 )
-_UNSPACED = re.compile(
-    "([\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])"
-)
+_UNSPACED = re.compile("([\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])")
 _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -125,12 +123,8 @@ class Text(Measure):
             Column("upper_share", share, "share of upper case among cased letters", 0, 1),
             Column("digit_share", share, "share of decimal digits", 0, 1),
             Column("alpha_share", share, "share of letters and their marks", 0, 1, "higher"),
-            Column(
-                "control_chars", pa.int64(), "control characters, tab and line ends aside", 0, None, "lower"
-            ),
-            Column(
-                "bidi_chars", pa.int64(), "controls that reorder text (embeds, overrides)", 0, None, "lower"
-            ),
+            Column("control_chars", pa.int64(), "control characters, tab and line ends aside", 0, None, "lower"),
+            Column("bidi_chars", pa.int64(), "controls that reorder text (embeds, overrides)", 0, None, "lower"),
             Column("invalid_chars", pa.int64(), "replacement or unassigned characters", 0, None, "lower"),
         )
 
@@ -144,9 +138,7 @@ class Text(Measure):
         if text is None or text == "":
             return (0, *[None] * (len(self.columns) - 1))
         if not isinstance(text, str):
-            raise Quarantine(
-                "text is not a string", f"field {self.params.field!r} holds {type(text).__name__}"
-            )
+            raise Quarantine("text is not a string", f"field {self.params.field!r} holds {type(text).__name__}")
         words = split_words(text)
         script, language = guess_language(text, words)
         return (

@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,13 +22,13 @@ from pipeline.measures.phash import hash_picture
 from pipeline.measures.pixels import DECODE_SIDE, analysis_grey, figures
 from pipeline.media import MediaReader, MediaRef
 from pipeline.operator import Measure, Record, load_operator
+from tests.bench.figure import Figure
+from tests.bench.figure import figure as table_line
 
 SIZES = (512, 640, 768, 1024, 1280, 1536, 1792, 2048)
 """Longer sides in pixels of the mixed set, each as often as the others."""
 
 REPEATS = 7
-
-Figure = dict[str, Any]
 
 
 def make_picture(width: int, height: int, seed: int) -> np.ndarray:
@@ -90,20 +89,9 @@ def alternate(
 
 def figure(name: str, target: float, passes: Sequence[tuple[float, float]], n: int, baseline: str) -> Figure:
     """One line of the figures table: how many times our throughput is the baseline's."""
-    ratios = sorted(theirs / ours for ours, theirs in passes)
-    value = statistics.median(ratios)
-    return {
-        "name": name,
-        "value": round(value, 3),
-        "unit": "x",
-        "target": target,
-        "holds": value >= target,
-        "baseline": baseline,
-        "n": n,
-        "repeats": len(ratios),
-        "spread": [round(ratios[0], 3), round(ratios[-1], 3)],
-        "us_per_picture": [round(statistics.median(side) / n * 1e6, 1) for side in zip(*passes, strict=True)],
-    }
+    per_picture = [round(statistics.median(side) / n * 1e6, 1) for side in zip(*passes, strict=True)]
+    ratios = [theirs / ours for ours, theirs in passes]
+    return table_line(name, ratios, "x", target, n, baseline, us_per_picture=per_picture)
 
 
 def _processor(name: str, folder: Path) -> Callable[[str], object]:

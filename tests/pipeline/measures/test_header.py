@@ -115,15 +115,11 @@ def test_a_long_png_is_not_decoded_for_its_orientation(tmp_path: Path) -> None:
     from PIL.PngImagePlugin import PngInfo
 
     xmp = PngInfo()
-    xmp.add_itxt(
-        "XML:com.adobe.xmp", '<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="8"/></x:xmpmeta>'
-    )
+    xmp.add_itxt("XML:com.adobe.xmp", '<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="8"/></x:xmpmeta>')
     noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
     (tmp_path / "x").write_bytes(encode(noise, "PNG", pnginfo=xmp))
     reader = CountingReader(str(tmp_path))
-    found = columns_of(
-        measure("header"), Record("0" * 32, (MediaRef("image", "file", "x"),), b"{}", {}, reader)
-    )
+    found = columns_of(measure("header"), Record("0" * 32, (MediaRef("image", "file", "x"),), b"{}", {}, reader))
     assert (found["orientation"], found["width"], found["height"]) == (8, 200, 300)
     assert reader.asked == [HEAD_BYTES]
 
