@@ -143,8 +143,8 @@ def _equal(one: _Set, two: _Set | None, most: int) -> Iterator[tuple[Ints, Ints]
         words, owner = right.words[by_word], right.owner[by_word]
         start = np.searchsorted(words, left.words, side="left")
         end = np.searchsorted(words, left.words, side="right")
-        # One more, as a row may meet itself.
-        for step in range(most + 1):
+        # Groups are in visiting order: what stands at or after a row's own place is no earlier other of it.
+        for step in range(most):
             at = np.flatnonzero(start + step < end)
             if len(at) == 0:
                 break

@@ -68,6 +68,29 @@ def test_candidates_are_the_nearest_earlier_rows_by_any_comparison(data, distanc
     assert got == [pair[:3] for pair in expected]
 
 
+def test_kin_take_no_places():
+    hashes = np.array([7, 7, 7, 2**50, 7], np.int64)
+    windows = Variants(np.array([7], np.int64), np.array([3]))
+    lineage = np.array([5, 5, -1, -1, 5])
+    found = candidates(hashes, np.arange(5), distance=3, most=1, variants=windows, lineage=lineage)
+    assert found.other[found.row == 4].tolist() == [2]
+
+
+def test_a_row_with_its_fill_is_still_found_by_others():
+    hashes = np.array([0, 0b11, 2**62 - 1], np.int64)
+    windows = Variants(np.array([0b11111], np.int64), np.array([2]))
+    found = candidates(hashes, np.arange(3), distance=3, most=1, variants=windows)
+    assert list(zip(found.row.tolist(), found.other.tolist(), strict=True)) == [(1, 0), (2, 1)]
+
+
+def test_the_earliest_of_equal_ones_is_found_over_either_side():
+    high, other = 2**40 - 1, 2**62 - 1
+    hashes = np.array([2**20 - 1, high, other, other], np.int64)
+    windows = Variants(np.array([high, high], np.int64), np.array([0, 3]))
+    found = candidates(hashes, np.arange(4), distance=0, most=1, variants=windows)
+    assert list(zip(found.row.tolist(), found.other.tolist(), strict=True)) == [(1, 0), (3, 1)]
+
+
 def test_via_says_which_comparison_found_a_pair():
     hashes = np.array([0, 2**40 - 1, 2**30 - 1, 2**50 - 1], np.int64)
     one_each = Variants(np.array([2**62 - 1, 2**61 - 1], np.int64), np.array([0, 3]))

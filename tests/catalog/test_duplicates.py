@@ -105,3 +105,9 @@ def test_a_digest_under_many_sources_is_a_placeholder_in_every_row():
     digests = pl.Series(["error", "error", "error", "photo", "photo", "photo", None, None, None])
     sources = pl.Series(["x", "y", "z", "x", "x", None, "x", "y", "z"])
     assert placeholders(digests, sources, 3).tolist() == [True] * 3 + [False] * 6
+    assert placeholders(digests, sources, 2).tolist() == [True] * 3 + [False] * 6
+
+
+def test_a_placeholder_of_one_source_is_a_mistake():
+    with pytest.raises(ValueError, match="at least 2"):
+        placeholders(pl.Series(["a"]), pl.Series(["x"]), 1)
