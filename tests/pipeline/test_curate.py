@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -570,3 +571,35 @@ def test_samples_of_several_branches_have_the_split_of_their_branch(finished: Pa
     splits = dict(samples.group_by(pl.col("short_side") >= 190).agg(pl.col("split").unique().sort()).rows())
     assert splits == {True: ["test", "train"], False: ["train", "validation"]}
     assert_sound(tmp_path / "store")
+
+
+NEAR = """
+hash: {measure: phash}
+unique: {decide: duplicates, needs: [hash], order: [id], near: {column: phash, distance: 8, verify: same_picture}}
+last: {measure: 'tests.toys:Score', needs: [unique]}
+"""
+
+
+def test_pictures_are_compared_once_whatever_the_order(finished: Path, tmp_path: Path) -> None:
+    import cv2
+
+    shutil.copytree(finished / "root", tmp_path / "root")
+    picture = cv2.imread(str(tmp_path / "root/files/012.jpg"))
+    random_marks = np.random.default_rng(1).integers(0, 255, (40, 40, 3)).astype(np.uint8)
+    picture[20:60, 20:60] = random_marks  # something to recognise in a smooth picture
+    for number, quality in ((12, 90), (13, 40)):
+        cv2.imwrite(str(tmp_path / f"root/files/{number:03d}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    plan = plan_of(NEAR)
+    curate(plan, tmp_path / "root", tmp_path / "store")
+    states, compared = final_states(tmp_path / "store"), counted(tmp_path / "store")["unique"]
+    assert states["p013"] == ("duplicate", "near")
+    assert states["p012"] == ("kept", None)
+    assert compared > 0
+    curate(plan, tmp_path / "root", tmp_path / "store")
+    assert counted(tmp_path / "store")["unique"] == compared
+    assert snapshots(tmp_path / "store") == 1
+    # The other order keeps the other one, and compares no pair again.
+    curate(plan_of(NEAR.replace("[id]", "[id desc]")), tmp_path / "root", tmp_path / "store")
+    assert final_states(tmp_path / "store")["p012"] == ("duplicate", "near")
+    assert final_states(tmp_path / "store")["p013"] == ("kept", None)
+    assert counted(tmp_path / "store")["unique"] == compared
