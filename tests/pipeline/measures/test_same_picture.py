@@ -58,6 +58,37 @@ def test_a_picture_squeezed_to_a_square_is_the_same_picture():
     assert same_picture(picture, np.asarray(Image.fromarray(picture).resize((400, 400)))).same
 
 
+def clouds(seed: int, strength: float = 90.0) -> np.ndarray:
+    """Soft light and shade without a corner."""
+    coarse = np.random.default_rng(seed).normal(128, strength, (7, 9)).astype(np.float32)
+    soft = cv2.GaussianBlur(cv2.resize(coarse, (600, 440), interpolation=cv2.INTER_CUBIC), (0, 0), 20)
+    return np.repeat(np.clip(soft, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1])
+def test_crops_and_squeezes_are_found_without_key_points(share):
+    picture = clouds(1)
+    copy = cropped(picture, share)
+    assert len(describe(copy).plain.codes) < 20
+    assert same_picture(picture, copy).same
+    assert same_picture(mirrored(copy), picture).same
+    assert same_picture(picture, np.asarray(Image.fromarray(picture).resize((400, 400)))).same
+
+
+def test_textures_of_one_shade_are_different_pictures():
+    one, two = (
+        cv2.resize(np.random.default_rng(seed).normal(128, 20, (44, 60)), (600, 440)).clip(0, 255).astype(np.uint8)
+        for seed in (1, 2)
+    )
+    assert abs(cv2.resize(one, (12, 24), interpolation=cv2.INTER_AREA).astype(int) - 128).max() < 24
+    assert not same_picture(*(np.repeat(each[..., None], 3, axis=2) for each in (one, two))).same
+
+
+def test_an_icon_is_the_same_picture_as_the_large_original():
+    assert same_picture(photo("brick"), resized(photo("brick"), 0.05)).same
+    assert same_picture(photo("rocket"), resized(photo("rocket"), 0.05)).same
+
+
 def test_different_photos_are_different_pictures():
     described = {name: describe(photo(name)) for name in (*PHOTOS, "camera", "coins", "brick", "grass", "page")}
     names = sorted(described)
