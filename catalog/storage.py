@@ -54,6 +54,9 @@ class Storage(Protocol):
     def table_uri(self, name: str) -> str:
         """The address by which deltalake and polars open a table."""
 
+    def is_locked(self) -> bool:
+        """Whether somebody has the right to write now."""
+
     def lock(self) -> Any:
         """A context manager: the right to write; raises UserError while another run has it."""
 
@@ -168,6 +171,17 @@ class LocalFolder:
         """The folder of a table."""
         return str(self._path(name))
 
+    def is_locked(self) -> bool:
+        """Whether another process holds the flock."""
+        try:
+            with (self._root / "lock").open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """The right to write, held by an flock: it ends with the process, however that ends."""
@@ -256,6 +270,10 @@ class ObjectStore:
     def table_uri(self, name: str) -> str:
         """The address of a table."""
         return f"{self.uri}/{_safe(name)}"
+
+    def is_locked(self) -> bool:
+        """Whether a lease is there."""
+        return self.exists("lock")
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -50,6 +50,10 @@ class Store:
         """Where the store is."""
         return self.storage.uri
 
+    def is_locked(self) -> bool:
+        """Whether somebody writes to the store now."""
+        return self.storage.is_locked()
+
     @property
     def buckets(self) -> list[str]:
         """Every bucket name, in order."""
@@ -127,6 +131,14 @@ class Store:
         runs = self.read_log("runs", schemas.RUNS)
         newest = runs["run"].max() if runs.height else 0
         return int(newest or 0) + 1  # type: ignore[arg-type]
+
+    def unfinished_tag(self) -> str | None:
+        """What the files of the newest run begin with if it never finished."""
+        runs = self.read_log("runs", schemas.RUNS)
+        if not runs.height:
+            return None
+        newest = runs.filter(pl.col("run") == pl.col("run").max())
+        return None if "finished" in newest["event"].to_list() else f"r{newest['run'][0]:06d}"
 
     def snapshots(self) -> list[Snapshot]:
         """All snapshots, oldest first."""

@@ -6,7 +6,7 @@ only the buckets that differ. Statistics are kept for the key alone, so that del
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import orjson
 import polars as pl
@@ -21,7 +21,23 @@ from catalog.storage import Storage
 
 ROWS_A_FILE = 250_000
 FILES_A_BUCKET = 8
+JOINED_BYTES = 128 << 20
 """More files than that in a bucket are joined at the end of a run."""
+
+
+def _groups(files: Sequence[DataFile]) -> Iterator[list[DataFile]]:
+    """Several files at a time, of at most JOINED_BYTES together: Arrow holds no column of more than 2 GiB."""
+    group: list[DataFile] = []
+    size = 0
+    for file in files:
+        if group and size + file.size > JOINED_BYTES:
+            if len(group) > 1:
+                yield group
+            group, size = [], 0
+        group.append(file)
+        size += file.size
+    if len(group) > 1:
+        yield group
 
 
 class Table:
@@ -181,17 +197,23 @@ class Table:
         return True
 
     def compact(self, tag: str, most: int = FILES_A_BUCKET) -> None:
-        """Join the files of buckets with more than `most` into as few as ROWS_A_FILE allows, in one transaction."""
+        """Join the small files of buckets with more than `most` of them, in one transaction."""
         by_bucket: dict[str, list[DataFile]] = {}
         for file in self.files():
             by_bucket.setdefault(file.bucket, []).append(file)
         add: list[DataFile] = []
         remove: list[DataFile] = []
-        for bucket, files in sorted(by_bucket.items()):
-            if len(files) > most + sum(file.rows for file in files) // ROWS_A_FILE:
-                rows = self.read(bucket=bucket)
+        for _, files in sorted(by_bucket.items()):
+            small = [file for file in files if file.size < JOINED_BYTES // 2]
+            if len(small) <= most:
+                continue
+            for group in _groups(small):
+                paths = [f"{self.uri}/{file.path}" for file in group]
+                rows = pl.read_parquet(
+                    paths, hive_partitioning=False, storage_options=self._storage.options or None
+                ).select(self.schema.names)
                 add.extend(self.write(rows.to_arrow(compat_level=pl.CompatLevel.oldest()), tag))
-                remove.extend(files)
+                remove.extend(group)
         if remove:
             self._commit(add, remove)
 

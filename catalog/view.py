@@ -22,6 +22,9 @@ class View:
     store: Store
     snapshot: Snapshot
 
+    is_newest: bool = True
+    """Whether the snapshot is the newest one."""
+
     @property
     def corpora(self) -> list[str]:
         """The corpora of the snapshot, sorted."""
@@ -107,5 +110,5 @@ def open_view(store: str, snapshot: int | None = None) -> View:
         return View(opened, found[-1])
     for one in found:
         if one.number == snapshot:
-            return View(opened, one)
+            return View(opened, one, one.number == found[-1].number)
     raise UserError(f"{store}: no snapshot {snapshot}; there are {found[0].number} to {found[-1].number}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 
 import typer
 
@@ -51,7 +52,9 @@ def main() -> None:
         usage = getattr(error, "format_message", None)
         line = usage() if usage is not None else condition_of(error)
         if line is None:
-            raise
+            # A fault of the program. Exit code 1 is taken: the audit says findings by it.
+            traceback.print_exc()
+            sys.exit(2)
         _end(line)
     else:
         sys.exit(code or 0)

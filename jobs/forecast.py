@@ -17,6 +17,7 @@ from pipeline.curate import Finished, Run
 from pipeline.engine import Engine
 from pipeline.local import LocalEngine
 from pipeline.plan import Plan, check_sources
+from pipeline.sources.urls import UrlList
 from pipeline.worker import outcome_schema
 
 RARE, COMMON = 0.01, 0.99
@@ -26,7 +27,8 @@ def show_plan(plan: Plan, root: Path | None, store: str | None, probe: int) -> N
     """Print nodes, fingerprints, notes; with a root also sizes, and with a probe times. Raises UserError."""
     opened = _opened(store)
     rows = _count(plan, root) if root is not None else None
-    probed = _probe(plan, root, probe) if root is not None and probe and rows else None
+    network = _uses_network(plan) if probe else None
+    probed = _probe(plan, root, probe) if root is not None and probe and rows and network is None else None
     table = Table(title=f"{plan.recipe.corpus}: {plan.recipe.about}", title_justify="left")
     columns = ["node", "does", "needs", "fingerprint", "done"]
     if probed is not None:
@@ -59,8 +61,21 @@ def show_plan(plan: Plan, root: Path | None, store: str | None, probe: int) -> N
             console.print(note, markup=False)
     if rows is not None:
         console.print(f"{rows:,} rows in the sources")
+    if root is not None and network is not None:
+        console.print(f"no probe: {network} uses the network; times come from a first run on a small source")
     if probed is not None:
         _conclude(plan, probed, costs)
+
+
+def _uses_network(plan: Plan) -> str | None:
+    """The source or node for which a probe would ask other machines; a plan touches nothing."""
+    for name, source in plan.recipe.sources.items():
+        if isinstance(source, UrlList):
+            return f"source {name}"
+    for name, node in plan.nodes.items():
+        if node.missing is None and node.runs is not None and node.runs.operator.needs_network:
+            return f"node {name}"
+    return None
 
 
 def _opened(store: str | None) -> Store | None:

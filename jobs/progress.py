@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import polars as pl
+from rich.markup import escape
 from rich.table import Table
 
 from catalog import schemas
@@ -34,7 +35,9 @@ def show_status(store: str) -> None:
             table.add_column(name, justify="left" if name in ("node", "kind", "reasons") else "right")
         for book in view.books(corpus):
             reasons = {key: count for some in book.reasons.values() for key, count in some.items()}
-            shown = ", ".join(f"{key} {count}" for key, count in sorted(reasons.items(), key=lambda item: -item[1]))
+            shown = ", ".join(
+                f"{escape(key)} {count}" for key, count in sorted(reasons.items(), key=lambda item: -item[1])
+            )
             table.add_row(
                 book.node, book.kind, str(book.inputs), str(book.counts["passed"]),
                 str(book.counts["quarantined"] or ""), shown,

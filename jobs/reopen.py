@@ -9,7 +9,8 @@ from catalog import schemas
 from catalog.errors import UserError
 from catalog.rules import parse
 from catalog.storage import open_storage
-from catalog.store import open_store
+from catalog.store import Store, open_store
+from catalog.tables import Table
 from catalog.view import View, open_view
 from pipeline.recipe import INGEST, Recipe
 from pipeline.sources.fetch import forget_failure
@@ -42,6 +43,7 @@ def reopen(store: str, where: str) -> dict[tuple[str, str], int]:
                     if fit.height:
                         table = opened.existing(table_name)
                         counts[corpus, name] = counts.get((corpus, name), 0) + table.remove_rows(fit, tag)
+                        _forget_leftovers(opened, table)
     return {place: count for place, count in counts.items() if count}
 
 
@@ -58,3 +60,11 @@ def _forget_failures(view: View, corpus: str, where: str) -> int:
     for source, fields in found.iter_rows():
         forget_failure(orjson.loads(fields)["url"], view.store.storage, lists[source])
     return found.height
+
+
+def _forget_leftovers(store: Store, table: Table) -> None:
+    """Delete what an unfinished run left of a table: the next run would adopt it, what was opened again with it."""
+    unfinished = store.unfinished_tag()
+    for path in table.orphans() if unfinished is not None else []:
+        if path.rpartition("/")[2].startswith(f"{unfinished}-"):
+            store.storage.delete(f"tables/{table.name}/{path}")

@@ -8,6 +8,7 @@ from functools import partial
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -57,7 +58,9 @@ def print_plain(text: str) -> None:
 
 
 def _reasons(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    return ", ".join(
+        f"{escape(name)} {count}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    )
 
 
 def show_finished(finished: Finished, store: str) -> None:

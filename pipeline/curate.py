@@ -76,7 +76,7 @@ class Run:
         self.sets: dict[str, str] = {}
         self._engine: Engine | None = None
         self._entries = 0
-        self._unfinished = _unfinished_tag(self.store)
+        self._unfinished = self.store.unfinished_tag()
 
     def __call__(self) -> Finished:
         """Do it all; raises UserError for what the user can mend."""
@@ -176,8 +176,21 @@ class Run:
             commit,
             self.progress.start(name, total),
             budget,
+            self._earlier(name, table) if node is not None else None,
         )
         self.flow.forget()
+
+    def _earlier(self, name: str, table: Table) -> NodeTiming:
+        """What came of the node's records in runs before this one."""
+        found = NodeTiming()
+        for bucket in self.flow.buckets:
+            entering = self.flow.entering(name, bucket).alias("record_key").to_frame()
+            rows = table.scan(["record_key", "reason"], bucket).join(entering.lazy(), on="record_key", how="semi")
+            for reason, count in rows.group_by("reason").len().collect().iter_rows():
+                found.calls += count
+                if reason is not None:
+                    found.quarantined[reason] += count
+        return found
 
     def _count(self, name: str, timing: NodeTiming) -> None:
         self._entries += 1
@@ -346,15 +359,6 @@ def _embedded(node: PlannedNode) -> list[str]:
 
 def _arrow(frame: pl.DataFrame) -> pa.Table:
     return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-
-
-def _unfinished_tag(store: Store) -> str | None:
-    """The tag of the newest run if it never finished."""
-    runs = store.read_log("runs", schemas.RUNS)
-    if not runs.height:
-        return None
-    newest = runs.filter(pl.col("run") == pl.col("run").max())
-    return None if "finished" in newest["event"].to_list() else f"r{newest['run'][0]:06d}"
 
 
 def adoptable(store: Store, table: Table, tag: str) -> tuple[list[DataFile], int]:

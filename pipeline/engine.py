@@ -114,11 +114,13 @@ def run_node(
     commit: Callable[[Sequence[DataFile], NodeTiming], None],
     advance: Callable[[int], None],
     error_budget: float,
+    earlier: NodeTiming | None = None,
 ) -> NodeTiming:
     """Run every unit; returns what it cost. `commit` gets finished files and their cost about once a second.
 
     A unit whose worker dies is cut in halves until one record is left; a record that twice dies alone is quarantined.
-    Raises UserError once more than `error_budget` of the node's records are quarantined.
+    Raises UserError once more than `error_budget` of the node's records are quarantined, those of `earlier` runs
+    included: starting again and again must not wear a corpus away.
     """
     total = NodeTiming()
     since = NodeTiming()
@@ -172,7 +174,7 @@ def run_node(
                     take(unit, quarantine_unit(task, unit, schema, *_cause(task, outcome)))
             if time.monotonic() - last_commit >= COMMIT_SECONDS:
                 flush()
-            _check_budget(task, total, error_budget)
+            _check_budget(task, total, earlier or NodeTiming(), error_budget)
     finally:
         flush()
     return total
@@ -201,11 +203,13 @@ def _cause(task: Task, death: Death) -> tuple[str, str]:
     return "killed its worker", f"the worker process died{code}, alone with this record, {ALONE_ATTEMPTS} times"
 
 
-def _check_budget(task: Task, total: NodeTiming, error_budget: float) -> None:
-    bad = total.quarantined.total()
-    if total.calls >= BUDGET_FROM and bad > error_budget * total.calls:
-        reason, count = total.quarantined.most_common(1)[0]
+def _check_budget(task: Task, total: NodeTiming, earlier: NodeTiming, error_budget: float) -> None:
+    quarantined = total.quarantined + earlier.quarantined
+    calls = total.calls + earlier.calls
+    bad = quarantined.total()
+    if calls >= BUDGET_FROM and bad > error_budget * calls:
+        reason, count = quarantined.most_common(1)[0]
         raise UserError(
-            f"node {task.node}: {bad} of {total.calls} records quarantined, more than error_budget {error_budget:g} "
+            f"node {task.node}: {bad} of {calls} records quarantined, more than error_budget {error_budget:g} "
             f"allows; {count} times: {reason}. What was done is kept; mend the cause or raise error_budget"
         )

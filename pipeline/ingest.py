@@ -33,6 +33,7 @@ from pipeline.sources.fetch import fetch
 from pipeline.sources.urls import UrlList
 
 CHUNK = 4096
+SAVE_EVERY = 50_000
 MOST_REMOVED = 0.1
 """Losing a larger share of a corpus between two runs is more likely a mistake than a wish."""
 FEWEST_REMOVED = 10
@@ -219,6 +220,9 @@ class _Digests:
                     if len(hashed) == 64:
                         self._fresh.append({"media_key": keys[n], "length": length, "stamp": stamp, "digest": hashed})
             self.read += len(todo)
+            if len(self._fresh) >= SAVE_EVERY:
+                # A kill costs no more reading than this.
+                self.save()
         filled = list(rows)
         media: dict[int, list[MediaRef]] = {}
         for i, row in enumerate(rows):
@@ -248,6 +252,7 @@ class _Digests:
             self._table.remove_rows(stale, self._tag)
         fresh = pl.DataFrame(pl.from_arrow(rows)).unique("media_key", keep="last", maintain_order=True)
         self._table.append(fresh.to_arrow(compat_level=pl.CompatLevel.oldest()), self._tag)
+        self._fresh = []
 
     def _stat(self, ref: MediaRef) -> tuple[int, int]:
         if ref.container == "store":

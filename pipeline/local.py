@@ -110,7 +110,8 @@ class _Worker:
                 outcome: Outcome = pipe.recv()
             except (EOFError, OSError):
                 outcome = Death(self._bury(), time.monotonic() - started)
-            except RuntimeError as error:
+            except Exception as error:
+                # Whatever else goes wrong here must reach the driver, which would wait for ever.
                 outcome = error
             self._finished.put((unit, outcome))
 

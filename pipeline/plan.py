@@ -135,10 +135,56 @@ def _check_packing(recipe: Recipe) -> None:
     packing = [name for name in recipe.order if isinstance(recipe.nodes[name], PackNode)]
     if len(packing) > 1:
         raise UserError(f"nodes.{packing[1]}: {packing[0]} packs already; let it need more encode nodes")
+    for name in packing:
+        seen: dict[tuple[Any, ...], str] = {}
+        for need in recipe.nodes[name].needs:
+            encode = recipe.nodes[dep(need)]
+            assert isinstance(encode, EncodeNode)
+            params = encode.params
+            made = (encode.encode, params.get("resolution", 0), params.get("variant", "main"))
+            other = seen.setdefault(made, need)
+            if other != need and not _apart(recipe, need, other):
+                raise UserError(
+                    f"nodes.{need}: makes the samples that {other} makes: same task, resolution and variant; "
+                    "give one of them a `variant`"
+                )
+
+
+def _needs_both(recipe: Recipe, name: str, route_node: str) -> bool:
+    """Whether two needs of a node admit different routes of one node, so that no record passes both."""
+    admitted = []
+    for need in recipe.nodes[name].needs:
+        above, _, route = need.partition(".")
+        own = {route} if above == route_node and route else _routes_above(recipe, above).get(route_node)
+        if own is not None:
+            admitted.append(own)
+    return any(not (one & two) for one in admitted for two in admitted)
+
+
+def _routes_above(recipe: Recipe, name: str) -> dict[str, set[str]]:
+    """Per route node the routes by which records come to a node."""
+    found: dict[str, set[str]] = {}
+    for node in [name, *recipe.ancestors(name)]:
+        for need in recipe.nodes[node].needs:
+            above, _, route = need.partition(".")
+            if route:
+                found.setdefault(above, set()).add(route)
+    return found
+
+
+def _apart(recipe: Recipe, one: str, two: str) -> bool:
+    """Whether no record can come to both nodes: they lie below different routes of one node."""
+    left, right = _routes_above(recipe, one), _routes_above(recipe, two)
+    return any(not (left[node] & right[node]) for node in left.keys() & right.keys())
 
 
 def _check_routes(recipe: Recipe) -> None:
-    """Records that take a route nobody needs would be neither kept nor dropped."""
+    """Records that take a route nobody needs, or need two routes at once, would be neither kept nor dropped."""
+    for name, node in recipe.nodes.items():
+        for above, routes in _routes_above(recipe, name).items():
+            if len(routes) > 1 and not isinstance(node, PackNode) and _needs_both(recipe, name, above):
+                both = " and ".join(sorted(routes))
+                raise UserError(f"nodes.{name}.needs: no record takes {both} of {above} at once")
     needed = {need for node in recipe.nodes.values() for need in node.needs}
     for name, node in recipe.nodes.items():
         if isinstance(node, Route) and name not in needed and name not in recipe.sinks:

@@ -20,7 +20,8 @@ def inside_ray_job() -> bool:
     import sys
 
     ray = sys.modules.get("ray")
-    return "RAY_JOB_ID" in os.environ or bool(ray is not None and ray.is_initialized())
+    # Ray takes its own job id out of the environment of an entry point and leaves the job's configuration.
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ or bool(ray is not None and ray.is_initialized())
 
 
 class RayEngine:
@@ -32,6 +33,8 @@ class RayEngine:
             from ray.exceptions import (
                 ActorDiedError,
                 ActorUnavailableError,
+                LocalRayletDiedError,
+                NodeDiedError,
                 OutOfMemoryError,
                 RayTaskError,
                 WorkerCrashedError,
@@ -40,7 +43,14 @@ class RayEngine:
             raise UserError("--engine ray needs Ray; install it with: pip install 'unifactory[ray]'") from None
         self.workers = workers
         self._ray: Any = ray
-        self._deaths = (WorkerCrashedError, ActorDiedError, ActorUnavailableError, OutOfMemoryError)
+        self._deaths = (
+            WorkerCrashedError,
+            ActorDiedError,
+            ActorUnavailableError,
+            NodeDiedError,
+            LocalRayletDiedError,
+            OutOfMemoryError,
+        )
         self._task_error = RayTaskError
         self._started = not ray.is_initialized()
         if self._started:
@@ -140,6 +150,7 @@ def _connect(ray: Any, workers: int, address: str | None) -> None:
     import os
     import sys
 
+    address = address or os.environ.get("RAY_ADDRESS")
     path = os.pathsep.join(entry for entry in sys.path if entry)
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
     common: dict[str, Any] = {

@@ -237,7 +237,10 @@ class OpenAI(Measure):
             return budget is None or budget.claim(1, 0) == 1
 
         try:
-            body = self._body(work)
+            try:
+                body = self._body(work)
+            except OSError as error:
+                return Quarantine("unreadable medium", error.strerror or type(error).__name__)
             sent = 1
             told = self._client.complete(body, may_retry)
             answer = self._understood(told)
@@ -245,8 +248,6 @@ class OpenAI(Measure):
             return keep(storage, work.question, answer)
         except Quarantine as verdict:
             return verdict
-        except OSError as error:
-            return Quarantine("unreadable medium", error.strerror or type(error).__name__)
         except BaseException:
             self._client.stop()
             raise
