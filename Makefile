@@ -9,7 +9,8 @@ export PYTHONHASHSEED ?= 0
 FIND_LINKS = $$( [ -n "$$UV_FIND_LINKS" ] && echo "$$UV_FIND_LINKS" || echo "$${PIP_FIND_LINKS:-$$($(BIN)/pip config get global.find-links 2>/dev/null)}" )
 install = UV_FIND_LINKS="$(FIND_LINKS)" $(BIN)/uv pip install -q --python $(BIN)/python -e "$(1)" || $(BIN)/pip install -q -e "$(1)"
 
-PYTEST = $(BIN)/python -m pytest -n 2 --dist loadgroup
+# A test process that dies ends the run: a replaced one can wait for ever for a share of the tests.
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadgroup --max-worker-restart 0
 
 .PHONY: setup demo test lint bench check golden test-faults test-vllm bench-gpu clean
 

@@ -89,15 +89,16 @@ class _Worker:
         """Kill the process; the thread follows."""
         self._ended.set()
         process = self._process
-        if process is not None:
+        if process is not None and process.pid is not None:
             process.kill()
 
     def join(self) -> None:
         """Wait until thread and process are gone."""
-        self._thread.join()
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
+        while self._thread.is_alive():
+            # A process that was being started when the end came is here by now.
+            self.end()
+            self._thread.join(timeout=0.1)
+        self._bury()
 
     def _feed(self) -> None:
         while not self._ended.is_set() and (given := self._waiting.get()) is not None:
