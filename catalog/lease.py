@@ -97,19 +97,23 @@ class _Lease:
         return _content(bytes(found.bytes())).get("token") == self.token
 
     def renew(self) -> None:
-        """Renew four times a lease until stopped; interrupts the main thread when the lease is lost."""
+        """Renew eight times a lease until stopped; interrupts the main thread when the lease is lost.
+
+        A call of the store may take an eighth of the lease too, so whoever cannot renew knows after three quarters.
+        """
         from obstore.exceptions import BaseError
 
         renewed = time.monotonic()
-        while not self.stop.wait(self.seconds / 4):
+        while not self.stop.wait(self.seconds / 8):
             self.beat += 1
+            began = time.monotonic()
             try:
                 kept = self.replace(self.etag) or self._still_mine()
             except (BaseError, OSError):
                 # The store cannot be reached. Nobody else takes the lease before it has been still for all its length.
-                kept = time.monotonic() - renewed < self.seconds * 3 / 4
+                kept = time.monotonic() - renewed < self.seconds / 2
             else:
-                renewed = time.monotonic()
+                renewed = began
             if not kept:
                 self.lost = _holder(self.store, self.name)
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)

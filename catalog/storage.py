@@ -287,8 +287,22 @@ class ObjectStore:
         except BaseError as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{self.uri}: cannot be reached: {reason}") from None
-        with hold_lease(self._store, "lock", f"{socket.gethostname()} process {os.getpid()}", self.LEASE, self.uri):
+        with hold_lease(
+            self._impatient(), "lock", f"{socket.gethostname()} process {os.getpid()}", self.LEASE, self.uri
+        ):
             yield
+
+    def _impatient(self) -> Any:
+        """A client that gives up soon: one that retries for minutes would learn of a lost lease when it is too late."""
+        from obstore.store import S3Store
+
+        wait = max(self.LEASE / 8, timedelta(seconds=1))
+        return S3Store.from_url(
+            self.uri,
+            config=_s3_config(self.options),
+            client_options={**_client(self.options), "timeout": wait},
+            retry_config={"max_retries": 0, "retry_timeout": wait},
+        )
 
 
 def _options_from_environment() -> dict[str, str]:

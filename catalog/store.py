@@ -189,14 +189,22 @@ def open_store(uri: str, options: dict[str, str] | None = None) -> Store:
     return Store(storage, head["key_chars"])
 
 
-def create_store(storage: Storage, key_chars: int = 1) -> Store:
-    """Open a store for writing, making it or bringing it to this format. The caller holds its lock."""
+def create_store(storage: Storage, key_chars: int | None = None) -> Store:
+    """Open a store for writing, making it or bringing it to this format. The caller holds its lock.
+
+    Raises UserError where `key_chars` (1 unless given) is not what an existing store was made with.
+    """
     head = _head(storage)
     if head is None:
         if any(name for name, _ in storage.list("tables/")):
             raise UserError(f"{storage.uri}: holds tables but no store.json; choose an empty folder")
-        head = {"format": FORMAT, "key_chars": key_chars}
+        head = {"format": FORMAT, "key_chars": key_chars or 1}
         storage.write("store.json", orjson.dumps(head, option=orjson.OPT_SORT_KEYS))
+    elif key_chars not in (None, head["key_chars"]):
+        raise UserError(
+            f"{storage.uri}: made with --key-chars {head['key_chars']}, which cannot become {key_chars}; "
+            "leave the option out or choose another store"
+        )
     while head["format"] < FORMAT:
         _, step = MIGRATIONS[head["format"]]
         step(storage)

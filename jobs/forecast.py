@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
 
 from catalog.decisions import Decision
+from catalog.scratch import scratch
 from catalog.storage import open_storage
 from catalog.store import Store, create_store, exists, open_store
 from jobs.show import Bars, console
@@ -95,8 +95,8 @@ def _probe(plan: Plan, root: Path, count: int) -> Finished:
     def engine() -> Engine:
         return LocalEngine(min(2, os.cpu_count() or 1))
 
-    with tempfile.TemporaryDirectory(prefix="unifactory-") as folder, Bars() as bars:
-        store = create_store(open_storage(folder))
+    with scratch() as folder, Bars() as bars:
+        store = create_store(open_storage(str(folder)))
         return Run(store, plan, root.absolute(), engine, bars, sample=count)()
 
 

@@ -88,7 +88,7 @@ def run(
     store: str,
     engine: EngineChoice,
     accept_removals: bool = False,
-    key_chars: int = 1,
+    key_chars: int | None = None,
 ) -> Finished:
     """Run a plan over a media root into a store."""
     check_sources(plan.recipe, root)

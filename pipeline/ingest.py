@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ import pyarrow.parquet as pq
 from catalog import schemas
 from catalog.errors import UserError
 from catalog.keys import canonical, key_of, record_key
+from catalog.scratch import scratch
 from catalog.store import Store
 from pipeline.media import MediaReader, MediaRef
 from pipeline.recipe import INGEST, Recipe
@@ -66,8 +66,8 @@ def ingest(
     digests = _Digests(store, root, tag)
     table = store.records(recipe.corpus)
     rows = quarantined = 0
-    with tempfile.TemporaryDirectory(prefix="unifactory-") as folder:
-        spill = _Spill(Path(folder), store)
+    with scratch() as folder:
+        spill = _Spill(folder, store)
         for name, source in recipe.sources.items():
             stream = source.rows(root)
             if sample is not None:

@@ -6,7 +6,6 @@ samples changed are written.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import polars as pl
 
 from catalog.keys import media_digest
 from catalog.schemas import SAMPLES
+from catalog.scratch import scratch
 from catalog.shards import (
     Card,
     Sample,
@@ -212,11 +212,11 @@ def _write(
         .with_columns(shard=pl.lit(""), position=pl.lit(0, pl.Int32), digest=pl.lit(""))
         .select(SAMPLES.names)
     ]
-    with tempfile.TemporaryDirectory(prefix="unifactory-") as folder:
-        spilled = _spill(flow, todo, Path(folder))
+    with scratch() as folder:
+        spilled = _spill(flow, todo, folder)
         for (split, generation, bucket), files in sorted(spilled.items()):
             frame = pl.concat([pl.read_ipc(file) for file in files]).sort("sample_key")
-            path = Path(folder) / "shard.tar"
+            path = folder / "shard.tar"
             with path.open("wb") as file:
                 shard = write_shard(_samples(frame), bucket, generations[split, generation], file)
             store.storage.adopt(f"{_folder(flow.corpus, split, generation)}/{shard.name}", path)

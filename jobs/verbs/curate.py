@@ -25,8 +25,9 @@ def curate(
         bool, typer.Option("--accept-removals", help="Let a corpus lose more than a tenth of its rows.")
     ] = False,
     key_chars: Annotated[
-        int, typer.Option(min=1, max=3, help="Of a new store: 1 for up to ten million records, 2 or 3 beyond.")
-    ] = 1,
+        int | None,
+        typer.Option(min=1, max=3, help="Of a new store: 1 (default), or 2 or 3 beyond ten million records."),
+    ] = None,
 ) -> None:
     """Run a recipe: measure, decide, annotate, encode and pack what is new or changed.
 

@@ -33,7 +33,13 @@ def test_a_store_is_made_once_and_opens_again(tmp_path: Path) -> None:
     assert exists(storage)
     assert orjson.loads(storage.read("store.json")) == {"format": FORMAT, "key_chars": 2}
     # What a later run asks for does not change the buckets of what is there.
-    assert create_store(storage, key_chars=1).key_chars == made.key_chars == open_store(storage.uri).key_chars == 2
+    assert create_store(storage).key_chars == made.key_chars == open_store(storage.uri).key_chars == 2
+    assert create_store(storage, key_chars=2).key_chars == 2
+    with pytest.raises(UserError) as refused:
+        create_store(storage, key_chars=1)
+    assert str(refused.value) == (
+        f"{storage.uri}: made with --key-chars 2, which cannot become 1; leave the option out or choose another store"
+    )
 
 
 def test_buckets_cover_every_key_once_in_order() -> None:
