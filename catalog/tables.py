@@ -21,8 +21,9 @@ from catalog.storage import Storage
 
 ROWS_A_FILE = 250_000
 FILES_A_BUCKET = 8
+"""More small files than that in a bucket are joined at the end of a run."""
 JOINED_BYTES = 128 << 20
-"""More files than that in a bucket are joined at the end of a run."""
+"""Files of at least half of that are left as they are."""
 
 
 def _groups(files: Sequence[DataFile]) -> Iterator[list[DataFile]]:
