@@ -375,3 +375,24 @@ def test_compacting_joins_files_and_changes_no_rows(tmp_path: Path) -> None:
     assert table.read(version=version).sort("record_key").equals(before)
     table.compact("again", most=8)
     assert table.version == version + 1
+
+
+def test_compacting_leaves_large_files_alone_and_makes_none_beyond_its_measure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Arrow holds no column of more than 2 GiB, and a bucket's sequences may be more."""
+    table = new_table(LocalFolder(str(tmp_path)))
+    text = "".join(chr(33 + n % 90) for n in range(400))
+    model: Model = {}
+    for number in range(24):
+        some: Model = {f"0{number:02x}{m:029x}": (f"{text}{number}{m}", None) for m in range(5)}
+        model |= some
+        table.append(arrow(some), f"r{number}")
+    small = max(file.size for file in table.files())
+    monkeypatch.setattr("catalog.tables.JOINED_BYTES", 4 * small)
+    table.compact("joined")
+    joined = table.files()
+    assert content(table) == model
+    assert 24 / 4 <= len(joined) < 12
+    table.compact("again", most=0)
+    assert {file.path for file in joined if file.size >= 2 * small} <= {file.path for file in table.files()}

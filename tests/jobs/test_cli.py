@@ -6,9 +6,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 import pytest
+from rich.console import Console
 
+from catalog import schemas
+from catalog.store import Store, open_store
+from catalog.view import open_view
+from jobs.show import _reasons
 from tests.jobs.tiny import Tiny, here, unifactory, write_tiny
 
 VERBS = ("plan", "curate", "status", "retry", "audit", "report", "explain", "gc", "inspect", "demo")
@@ -149,6 +156,68 @@ def test_retry_opens_exactly_the_records_that_fit(tmp_path: Path) -> None:
     assert audit["operator_calls"]["header"] == 13
     assert audit["corpora"]["tiny"]["quarantined"] == {"not an image": 1}
     assert len(good) > 100
+
+
+def test_retry_forgets_what_a_killed_run_left_of_the_records_it_opens(tmp_path: Path) -> None:
+    """The next run adopts finished files of a killed one, the verdict that was to be forgotten with them."""
+    tiny = write_tiny(tmp_path)
+    (tiny.root / "pictures" / "files" / "03.jpg").write_bytes(b"not a picture at all")
+    assert tiny.curate().returncode == 0
+    store = open_store(str(tiny.store))
+    name = next(name for name in open_view(str(tiny.store)).snapshot.tables if name.startswith("outcomes/header-"))
+    table = store.existing(name)
+    store.append_log("runs", schemas.RUNS, [_run_row(store)], "r000002")
+    bad = table.read().filter(pl.col("status") != "ok")
+    left = table.write(bad.to_arrow(compat_level=pl.CompatLevel.oldest()), "r000002-killed")
+    assert table.orphans() == [file.path for file in left]
+    assert "1 records opened again" in here("retry", str(tiny.store), "--where", "reason = 'not an image'").stdout
+    assert tiny.curate().returncode == 0
+    assert json.loads(here("audit", str(tiny.store), "--json").stdout)["operator_calls"]["header"] == 13
+
+
+def _run_row(store: Store) -> dict[str, Any]:
+    """A run that began and never finished."""
+    row: dict[str, Any] = store.read_log("runs", schemas.RUNS).filter(pl.col("event") == "started").to_dicts()[0]
+    return {**row, "run": 2}
+
+
+def test_a_fault_of_the_program_is_not_taken_for_findings(curated: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(*_: Any) -> None:
+        raise ZeroDivisionError("a fault")
+
+    monkeypatch.setattr("catalog.open", fault)
+    done = here("audit", str(curated.store))
+    assert done.returncode == 2
+    assert "ZeroDivisionError: a fault" in done.stderr
+
+
+def test_what_looks_like_markup_is_printed_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    """A reason may quote whatever stood in a source."""
+    Console(width=80).print(_reasons({"[/red] no such tag": 2, "[bold]x": 1}))
+    assert capsys.readouterr().out == "[/red] no such tag 2, [bold]x 1\n"
+
+
+def test_a_probe_asks_no_other_machine(tiny_with_server: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "a-secret-nobody-sends")
+    done = here("plan", str(tiny_with_server.recipe), "--root", str(tiny_with_server.root), "--probe", "4")
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "no probe: node caption uses the network; times come from a first run on a small source" in said
+
+
+@pytest.fixture
+def tiny_with_server(tmp_path: Path) -> Tiny:
+    """The tiny recipe with captions by a server elsewhere, where nobody listens."""
+    tiny = write_tiny(tmp_path)
+    text = tiny.recipe.read_text()
+    caption = """  caption:
+    annotate: openai
+    needs: [header]
+    network: true
+    params: {prompt: caption_long/v1, inputs: {text: text}, base_url: 'http://192.0.2.1/v1', model: m, revision: r}
+  split:"""
+    tiny.recipe.write_text(text.replace("  split:", caption))
+    return tiny
 
 
 def test_an_undecided_record_fails_the_run_and_status_names_it(tmp_path: Path) -> None:

@@ -410,6 +410,29 @@ def test_a_run_stopped_by_its_budget_keeps_what_was_done(tmp_path: Path, calls: 
     assert counted(tmp_path / "s") == {"score": 300, "last": 150}
 
 
+def test_starting_again_and_again_does_not_wear_the_budget_away(tmp_path: Path, calls: Path) -> None:
+    write_manifest(tmp_path / "root", [entry(n, do="raise" if n % 2 else None) for n in range(900)])
+    plan = plan_of(NULLS.replace("RULE", "score > 0"), LINES, error_budget=0.4)
+    for _ in range(3):
+        with pytest.raises(UserError, match=r"records quarantined, more than error_budget 0.4"):
+            curate(plan, tmp_path / "root", tmp_path / "store")
+    assert noted(calls)["toy_score"] < 900
+
+
+def test_digests_are_stored_while_sources_are_read(here: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A kill in the first hour of reading must not cost that hour."""
+    monkeypatch.setattr("pipeline.ingest.SAVE_EVERY", 1)
+    monkeypatch.setattr("pipeline.ingest.CHUNK", 10)
+
+    def crash(*_: Any) -> None:
+        raise RuntimeError("crash")
+
+    monkeypatch.setattr("pipeline.ingest._Spill.close", crash)
+    with pytest.raises(RuntimeError, match="crash"):
+        curate(PLAN, here / "root", tmp_path / "new")
+    assert open_store(str(tmp_path / "new")).media_digests().read().height == 40
+
+
 def test_calls_of_equal_cost_are_all_counted(tmp_path: Path) -> None:
     write_manifest(tmp_path / "root", [entry(1)])
     plan = null_plan("score > 0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import re
 import signal
@@ -10,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from pipeline.clock import TIME_LIMIT_EXIT
 from pipeline.engine import LARGEST_UNIT, UNIT_SECONDS, Death, Engine, NodeTiming, UnitCutter, run_node
 from pipeline.local import LocalEngine
 from pipeline.operator import load_operator
-from pipeline.worker import GROUP, Task, Unit, UnitResult, outcome_schema, run_unit, unpack_rows
+from pipeline.worker import GROUP, Task, Unit, UnitResult, outcome_schema, pack_rows, run_unit, unpack_rows
 from tests.pipeline.test_worker import OK, outcome, said, task_of
 
 HEX = "0123456789abcdef"
@@ -410,6 +411,23 @@ def test_a_model_that_cannot_be_loaded_ends_the_run_with_its_own_words(tmp_path:
         assert "in setup" in "".join(ended.value.__notes__)
     finally:
         engine.close()
+
+
+def test_whatever_goes_wrong_between_driver_and_worker_reaches_the_driver(tmp_path: Path, local: LocalEngine) -> None:
+    """Else the driver would wait for ever for a unit that never left."""
+    unportable = replace(task_of(tmp_path, "Score"), params=lambda: None)  # type: ignore[arg-type]
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        run(local, unportable, table_of([None] * 4), 2)
+
+
+def test_closing_an_engine_ends_a_record_that_would_take_for_ever(tmp_path: Path) -> None:
+    engine = LocalEngine(2)
+    began = time.monotonic()
+    for bucket, rows in buckets_of(table_of(["sleep 60"] * 4)):
+        engine.submit(task_of(tmp_path, "Score"), Unit(bucket, rows.num_rows, pack_rows(rows)))
+    time.sleep(0.5)
+    engine.close()
+    assert time.monotonic() - began < 30
 
 
 def test_closing_an_engine_leaves_no_process(tmp_path: Path) -> None:

@@ -107,6 +107,16 @@ BAD = [
         "p: {pack: webdataset, needs: [e]}\nq: {pack: webdataset, needs: [e]}",
         "R: nodes.q: p packs already; let it need more encode nodes",
     ),
+    (
+        "a: {decide: route, routes: {x: year > 5, y: year > 4}}\nb: {decide: split, needs: [a.x, a.y]}",
+        "R: nodes.b.needs: no record takes x and y of a at once",
+    ),
+    (
+        "e: {encode: text_to_image, params: {prompt: id, resolution: 512}}\n"
+        "f: {encode: text_to_image, params: {prompt: do, resolution: 512}}\n"
+        "p: {pack: webdataset, needs: [e, f]}",
+        "R: nodes.f: makes the samples that e makes: same task, resolution and variant; give one of them a `variant`",
+    ),
     # -- rules
     (
         f"a: {{measure: '{SCORE}'}}\nb: {{decide: rules, needs: [a], rules: {{side: short_side > 5}}}}",
@@ -204,6 +214,15 @@ def test_names_of_the_catalogs_own_columns_are_refused_for_measures(monkeypatch:
     assert refusal(f"a: {{measure: '{SCORE}'}}") == (
         f"R: nodes.a: {SCORE} writes 'reason', which is a name of the catalog's own"
     )
+
+
+def test_branches_that_never_meet_may_make_the_same_samples() -> None:
+    encode = "{encode: text_to_image, params: {prompt: id, resolution: 512}"
+    found = plan(
+        "a: {decide: route, routes: {x: year > 5, y: year > 4}}\n"
+        f"e: {encode}, needs: [a.x]}}\nf: {encode}, needs: [a.y]}}\np: {{pack: webdataset, needs: [e, f]}}"
+    )
+    assert [name for name, node in found.recipe.nodes.items() if node.needs == ("a.x",)] == ["e"]
 
 
 def test_a_route_may_end_the_recipe_or_go_on_as_a_whole() -> None:
