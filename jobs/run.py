@@ -36,7 +36,6 @@ class EngineChoice:
         """A function that starts the engine once it is needed; raises UserError for a choice that cannot be."""
         from pipeline.ray_engine import RayEngine, inside_ray_job
 
-        workers = self.workers or os.cpu_count() or 1
         name = self.name or ("ray" if self.ray_address or inside_ray_job() else "local")
         if name == "local":
             if self.ray_address:
@@ -45,12 +44,12 @@ class EngineChoice:
             def local() -> Engine:
                 from pipeline.local import LocalEngine
 
-                return LocalEngine(workers)
+                return LocalEngine(self.workers or os.cpu_count() or 1)
 
             return local
         if name != "ray":
             raise UserError(f"--engine {name}: choose local or ray")
-        return lambda: RayEngine(workers, self.ray_address)
+        return lambda: RayEngine(self.workers, self.ray_address)
 
 
 def find_recipe(name: str) -> Path:

@@ -152,6 +152,7 @@ class Run:
             tag=self.tag,
             time_limit=(node and node.time_limit) or runs.operator.time_limit,
             loads_model=runs.operator.loads_model,
+            gpus=runs.operator.gpus,
         )
         table.create()
         least = runs.operator.batch if isinstance(runs.operator, Measure) else 1

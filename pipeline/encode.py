@@ -114,6 +114,11 @@ class Encode(Measure):
         """A tokenizer that is not embedded is a model."""
         return self.params.image_tokenizer != "patch-vq"
 
+    @property
+    def gpus(self) -> float:  # type: ignore[override]
+        """A whole one where the model runs on a GPU."""
+        return 1.0 if self.loads_model and self.params.device.startswith("cuda") else 0.0
+
     @cached_property
     def _text(self) -> TextTokenizer:
         name = self.params.text_tokenizer

@@ -108,6 +108,8 @@ class Operator(ABC):
     Params: ClassVar[type[_Params]] = _Params
     loads_model: ClassVar[bool] = False
     """True for operators that load something heavy: the Ray engine gives them actors."""
+    gpus: ClassVar[float] = 0.0
+    """Share of a GPU that one worker of it needs, as Ray counts them."""
     time_limit: ClassVar[float] = 60.0
     """Seconds one record may take before it is quarantined as `time limit`; a node may override it."""
 

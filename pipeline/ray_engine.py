@@ -27,7 +27,7 @@ def inside_ray_job() -> bool:
 class RayEngine:
     """Units as Ray tasks without Ray's own retries: a record that kills its worker must be found, not run for ever."""
 
-    def __init__(self, workers: int, address: str | None = None) -> None:
+    def __init__(self, workers: int | None = None, address: str | None = None) -> None:
         try:
             import ray
             from ray.exceptions import (
@@ -41,7 +41,6 @@ class RayEngine:
             )
         except ImportError:
             raise UserError("--engine ray needs Ray; install it with: pip install 'unifactory[ray]'") from None
-        self.workers = workers
         self._ray: Any = ray
         self._deaths = (
             WorkerCrashedError,
@@ -55,6 +54,7 @@ class RayEngine:
         self._started = not ray.is_initialized()
         if self._started:
             _connect(ray, workers, address)
+        self.workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         self._run = ray.remote(num_cpus=1, max_retries=0)(_run)
         self._actors: list[Any] = []
         self._actor_task: Task | None = None
@@ -75,13 +75,25 @@ class RayEngine:
     def _actor(self, task: Task) -> Any:
         if self._actor_task != task:
             self._drop_actors()
-            self._actors = [self._new_actor() for _ in range(self.workers)]
+            self._actors = [self._new_actor(task) for _ in range(self._actor_count(task))]
             self._actor_task = task
-            self._turn = cycle(range(self.workers))
+            self._turn = cycle(range(len(self._actors)))
         return self._actors[next(self._turn)]
 
-    def _new_actor(self) -> Any:
-        return self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Actor).remote()
+    def _actor_count(self, task: Task) -> int:
+        """As many as can live at once; units of one more would wait for ever."""
+        if not task.gpus:
+            return self.workers
+        there = float(self._ray.cluster_resources().get("GPU", 0))
+        if there < task.gpus:
+            raise UserError(
+                f"node {task.node}: its model wants a GPU, and Ray has {there:g}; set `device: cpu` or another cluster"
+            )
+        return min(self.workers, int(there / task.gpus))
+
+    def _new_actor(self, task: Task) -> Any:
+        made = self._ray.remote(num_cpus=1, num_gpus=task.gpus, max_restarts=0, max_task_retries=0)(_Actor)
+        return made.remote()
 
     def _drop_actors(self) -> None:
         for actor in self._actors:
@@ -107,7 +119,8 @@ class RayEngine:
             except self._deaths:
                 found.append((unit, Death(_exit_code(ticket), time.monotonic() - submitted)))
                 if actor in self._actors:
-                    self._actors[self._actors.index(actor)] = self._new_actor()
+                    assert self._actor_task is not None
+                    self._actors[self._actors.index(actor)] = self._new_actor(self._actor_task)
         return found
 
     def close(self) -> None:
@@ -146,7 +159,7 @@ def _exit_code(ticket: str) -> int | None:
     return TIME_LIMIT_EXIT
 
 
-def _connect(ray: Any, workers: int, address: str | None) -> None:
+def _connect(ray: Any, workers: int | None, address: str | None) -> None:
     import os
     import sys
 

@@ -57,6 +57,7 @@ class Task:
     tag: str
     time_limit: float
     loads_model: bool = False
+    gpus: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ def ray_runtime() -> Iterator[Any]:
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
     ray.init(
         num_cpus=2,
+        num_gpus=1,  # a promise that nothing here calls in
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",

@@ -92,6 +92,12 @@ def test_pictures_encoded_together_get_the_codes_they_get_alone(folder: Path, si
     assert list(made.process_batch(records)) == [made.process(one) for one in records]
 
 
+@pytest.mark.parametrize(("device", "real", "gpus"), [("cpu", True, 0.0), ("cuda:0", True, 1.0), ("cuda", False, 0.0)])
+def test_a_tokenizer_on_a_gpu_says_so(siglip: Path, device: str, real: bool, gpus: float) -> None:
+    params = {"task": "text_to_image", "prompt": "text", "resolution": 256, "device": device}
+    assert Encode.build({**params, **({"image_tokenizer": str(siglip)} if real else {})}).gpus == gpus
+
+
 def test_a_plan_knows_a_checkpoint_without_loading_it(siglip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from model.siglip_vq import SigLIPVQ
 

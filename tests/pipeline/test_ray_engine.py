@@ -55,6 +55,17 @@ def test_an_operator_that_loads_a_model_stays_on_its_actors(tmp_path: Path, engi
     assert not workers & others  # another task, other actors
 
 
+def test_a_model_on_a_gpu_has_as_many_actors_as_there_are_gpus(tmp_path: Path, engine: RayEngine) -> None:
+    task = task_of(tmp_path, "HeavyScore", loads_model=True, gpus=1.0)
+    assert len({row["worker"] for row in run(engine, task, table_of([None] * 20), 5).rows.values()}) == 1
+
+
+def test_a_model_that_wants_more_gpus_than_there_are_is_refused(tmp_path: Path, engine: RayEngine) -> None:
+    task = task_of(tmp_path, "HeavyScore", loads_model=True, gpus=2.0)
+    with pytest.raises(UserError, match="node toy: its model wants a GPU, and Ray has 1; set `device: cpu` or another"):
+        run(engine, task, table_of([None] * 4), 2)
+
+
 def test_workers_killed_from_outside_cost_nothing_but_time(tmp_path: Path, engine: RayEngine) -> None:
     import threading
 
