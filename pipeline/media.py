@@ -32,6 +32,11 @@ class MediaRef:
     length: int | None = None
     digest: str | None = None
 
+    def read_as(self, digest: str, length: int) -> MediaRef:
+        """The same with what reading it has shown; `length` counts where the source did not say."""
+        known = length if self.length is None else self.length
+        return MediaRef(self.role, self.container, self.path, self.member, self.offset, known, digest)
+
     def to_row(self) -> dict[str, Any]:
         """The Arrow struct of catalog.schemas.MEDIA."""
         return {name: getattr(self, name) for name in self.__slots__}
