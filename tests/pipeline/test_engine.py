@@ -413,11 +413,15 @@ def test_a_model_that_cannot_be_loaded_ends_the_run_with_its_own_words(tmp_path:
         engine.close()
 
 
-def test_whatever_goes_wrong_between_driver_and_worker_reaches_the_driver(tmp_path: Path, local: LocalEngine) -> None:
+def test_whatever_goes_wrong_between_driver_and_worker_reaches_the_driver(tmp_path: Path) -> None:
     """Else the driver would wait for ever for a unit that never left."""
     unportable = replace(task_of(tmp_path, "Score"), params=lambda: None)  # type: ignore[arg-type]
-    with pytest.raises((AttributeError, pickle.PicklingError)):
-        run(local, unportable, table_of([None] * 4), 2)
+    engine = LocalEngine(1)
+    try:
+        with pytest.raises((AttributeError, pickle.PicklingError)):
+            run(engine, unportable, table_of([None] * 4), 2)
+    finally:
+        engine.close()
 
 
 def test_closing_an_engine_ends_a_record_that_would_take_for_ever(tmp_path: Path) -> None:
