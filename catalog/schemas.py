@@ -89,7 +89,7 @@ _OUTCOME = Described(
         ("status", _TEXT, "`ok` or `quarantined`"),
         ("reason", _TEXT, "a short phrase that groups; null when ok"),
         ("message", _TEXT, "the particulars"),
-        ("attempt", _SMALL, "2 if the record was run alone after its worker had died"),
+        ("attempt", _SMALL, "more than 1 if the record was run with nothing beside it after its worker had died"),
     ),
 )
 OUTCOME = _OUTCOME.schema

@@ -23,16 +23,23 @@ COMMIT_SECONDS = 1.0
 UNIT_SECONDS = 0.5
 FIRST_UNIT, LARGEST_UNIT = 32, 4096
 ALONE_ATTEMPTS = 2
+"""So often a record must kill a worker with nothing beside it: whatever else kills workers does so now and then."""
+STARTS = 5
+"""So many workers in a row may die before they begin; then it is no accident."""
 BUDGET_FROM = 100
 """The error budget is judged once so many records of a node have been through."""
 
 
 @dataclass(frozen=True)
 class Death:
-    """A worker died over a unit; `exit_code` is None where the engine cannot tell."""
+    """A worker died over a unit; `exit_code` is None where the engine cannot tell.
+
+    `began` is False when it died before its operator was loaded, which cannot be the fault of a record.
+    """
 
     exit_code: int | None
     seconds: float
+    began: bool = True
 
 
 class Engine(Protocol):
@@ -118,16 +125,18 @@ def run_node(
 ) -> NodeTiming:
     """Run every unit; returns what it cost. `commit` gets finished files and their cost about once a second.
 
-    A unit whose worker dies is cut in halves until one record is left; a record that twice dies alone is quarantined.
+    A unit whose worker dies is cut in halves until one record is left, which then runs with nothing beside it; there
+    it is quarantined when it kills its worker twice, or takes too long once more.
+    A worker that dies while it loads the operator counts against no record.
     Raises UserError once more than `error_budget` of the node's records are quarantined, those of `earlier` runs
-    included: starting again and again must not wear a corpus away.
+    included: starting again and again must not wear a corpus away; and when workers keep dying before they begin.
     """
     total = NodeTiming()
     since = NodeTiming()
     finished: list[DataFile] = []
     again: deque[Unit] = deque()
     suspects: deque[Unit] = deque()
-    in_flight = 0
+    in_flight = unbegun = 0
     last_commit = time.monotonic()
 
     def flush() -> None:
@@ -165,10 +174,19 @@ def run_node(
             for unit, outcome in engine.wait(max(0.05, last_commit + COMMIT_SECONDS - time.monotonic())):
                 in_flight -= 1
                 if isinstance(outcome, UnitResult):
+                    unbegun = 0
                     take(unit, outcome)
+                elif not outcome.began:
+                    unbegun += 1
+                    if unbegun > STARTS:
+                        raise UserError(
+                            f"node {task.node}: {unbegun} workers in a row died while they loaded its operator"
+                            f"{_code(outcome)}; is there memory for it?"
+                        )
+                    again.append(unit)
                 elif unit.count > 1:
                     again.extend(_halves(unit))
-                elif unit.attempt < ALONE_ATTEMPTS:
+                elif unit.attempt <= (1 if _too_slow(task, outcome) else ALONE_ATTEMPTS):
                     suspects.append(replace(unit, attempt=unit.attempt + 1))
                 else:
                     take(unit, quarantine_unit(task, unit, schema, *_cause(task, outcome)))
@@ -195,12 +213,20 @@ def _halves(unit: Unit) -> list[Unit]:
     ]
 
 
-def _cause(task: Task, death: Death) -> tuple[str, str]:
+def _too_slow(task: Task, death: Death) -> bool:
     stuck = death.exit_code in (None, 1) and death.seconds >= task.time_limit + NATIVE_GRACE_SECONDS
-    if stuck or death.exit_code == TIME_LIMIT_EXIT:
+    return stuck or death.exit_code == TIME_LIMIT_EXIT
+
+
+def _cause(task: Task, death: Death) -> tuple[str, str]:
+    if _too_slow(task, death):
         return "time limit", f"took longer than {task.time_limit:g} s"
-    code = "" if death.exit_code is None else f" (exit code {death.exit_code})"
-    return "killed its worker", f"the worker process died{code}, alone with this record, {ALONE_ATTEMPTS} times"
+    message = f"the worker process died{_code(death)}, alone with this record, {ALONE_ATTEMPTS} times"
+    return "killed its worker", message
+
+
+def _code(death: Death) -> str:
+    return "" if death.exit_code is None else f" (exit code {death.exit_code})"
 
 
 def _check_budget(task: Task, total: NodeTiming, earlier: NodeTiming, error_budget: float) -> None:

@@ -8,17 +8,17 @@ import pickle
 import threading
 import time
 import traceback
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from queue import Empty, SimpleQueue
 
+from catalog.errors import UserError
 from pipeline.clock import start_worker
-from pipeline.engine import Death
+from pipeline.engine import STARTS, Death
 from pipeline.worker import Task, Unit, UnitResult, run_unit
 
 _SPAWN = multiprocessing.get_context("spawn")
-_STARTS = 5
-"""So many processes in a row may die before they are ready; then it is no accident."""
 
 Outcome = UnitResult | Death | Exception
 
@@ -104,25 +104,28 @@ class _Worker:
         while not self._ended.is_set() and (given := self._waiting.get()) is not None:
             task, unit = given
             started = time.monotonic()
+            began = False
             try:
                 pipe = self._ready()
                 started = time.monotonic()
                 pipe.send((task, unit))
-                outcome: Outcome = pipe.recv()
+                said: Outcome | None = pipe.recv()
+                began = said is None
+                outcome: Outcome = said if said is not None else pipe.recv()
             except (EOFError, OSError):
-                outcome = Death(self._bury(), time.monotonic() - started)
+                outcome = Death(self._bury(), time.monotonic() - started, began)
             except Exception as error:
                 # Whatever else goes wrong here must reach the driver, which would wait for ever.
                 outcome = error
             self._finished.put((unit, outcome))
 
     def _ready(self) -> Connection:
-        """The pipe of a process that waits for work; raises RuntimeError when none can be started."""
+        """The pipe of a process that waits for work; raises UserError when none can be started."""
         if self._pipe is not None and self._process is not None and self._process.is_alive():
             return self._pipe
         self._bury()
         code: int | None = None
-        for _ in range(_STARTS):
+        for _ in range(STARTS):
             self._pipe, theirs = _SPAWN.Pipe()
             self._process = _SPAWN.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
             self._process.start()
@@ -134,7 +137,7 @@ class _Worker:
                 code = self._bury()
             if self._ended.is_set():
                 raise EOFError
-        raise RuntimeError(f"worker processes die before they begin (exit code {code})")
+        raise UserError(f"worker processes die while they are started (exit code {code}); is there memory for them?")
 
     def _bury(self) -> int | None:
         """Wait for the process to end, forget it, and return its exit code."""
@@ -162,7 +165,7 @@ def _serve(pipe: Connection, parent: int) -> None:
             return
         outcome: Outcome
         try:
-            outcome = run_unit(task, unit)
+            outcome = run_unit(task, unit, partial(pipe.send, None))
         except Exception as error:
             outcome = _portable(error)
         pipe.send(outcome)

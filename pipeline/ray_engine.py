@@ -13,6 +13,8 @@ from pipeline.clock import TIME_LIMIT_EXIT, clock
 from pipeline.engine import Death
 from pipeline.worker import Task, Unit, UnitResult, run_unit
 
+_START = "began-"
+
 
 def inside_ray_job() -> bool:
     """Whether this process was started by `ray job submit`, or Ray is connected already."""
@@ -113,11 +115,13 @@ class RayEngine:
             unit, submitted, actor, ticket = self._running.pop(ref)
             try:
                 found.append((unit, self._ray.get(ref)))
+                _has_begun(ticket)
             except self._task_error as error:
                 # The unit's own exception, without the remote traceback that Ray puts in front of its message.
                 raise error.cause from None
             except self._deaths:
-                found.append((unit, Death(_exit_code(ticket), time.monotonic() - submitted)))
+                seconds = time.monotonic() - submitted
+                found.append((unit, Death(_exit_code(ticket), seconds, _has_begun(ticket))))
                 if actor in self._actors:
                     assert self._actor_task is not None
                     self._actors[self._actors.index(actor)] = self._new_actor(self._actor_task)
@@ -140,13 +144,20 @@ class _Actor:
 def _run(task: Task, unit: Unit, ticket: str) -> UnitResult:
     """Run a unit in a Ray worker. Ray does not tell the driver how a worker ended, so one that is too slow says so."""
     clock().last_words = partial(_note, ticket)
-    return run_unit(task, unit)
+    return run_unit(task, unit, partial(_note, _START + ticket))
 
 
 def _note(ticket: str) -> None:
     from ray.experimental.internal_kv import _internal_kv_put
 
     _internal_kv_put(ticket, b"1")
+
+
+def _has_begun(ticket: str) -> bool:
+    """Whether a worker said that it had begun; its note of that goes."""
+    from ray.experimental.internal_kv import _internal_kv_del
+
+    return bool(_internal_kv_del(_START + ticket))
 
 
 def _exit_code(ticket: str) -> int | None:

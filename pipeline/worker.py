@@ -112,11 +112,15 @@ def _storage(uri: str, options: tuple[tuple[str, str], ...]) -> Storage:
     return open_storage(uri, dict(options))
 
 
-def run_unit(task: Task, unit: Unit) -> UnitResult:
-    """Run a node's operator over a unit and write its outcome file; the caller makes the file visible."""
+def run_unit(task: Task, unit: Unit, began: Callable[[], None] = lambda: None) -> UnitResult:
+    """Run a node's operator over a unit and write its outcome file; the caller makes the file visible.
+
+    `began` is called once the operator is loaded: what ends the process before that is no record's fault.
+    """
     operator = _operator(task.op, task.params)
     rows = unpack_rows(unit.rows)
     records = list(_records(task, rows))
+    began()
     started = time.perf_counter()
     try:
         if isinstance(operator, Measure):

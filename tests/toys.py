@@ -208,6 +208,16 @@ class BrokenSetup(Score):
         raise RuntimeError("the model file is not there")
 
 
+class DeadlySetup(Score):
+    """Ends its process while it is set up, as a model does that does not fit into memory."""
+
+    name = "toy_deadly"
+
+    def setup(self) -> None:
+        """End."""
+        os._exit(11)
+
+
 class MissingModel(Score):
     """Has no checkpoint."""
 

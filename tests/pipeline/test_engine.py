@@ -186,6 +186,43 @@ class PlainEngine:
         """Nothing to end."""
 
 
+class SlowToStart(PlainEngine):
+    """Its workers die `deaths` times in a row before they begin."""
+
+    def __init__(self, deaths: int) -> None:
+        super().__init__(1, 0)
+        self._deaths = deaths
+
+    def wait(self, seconds: float) -> list[tuple[Unit, UnitResult | Death]]:
+        if self._deaths:
+            self._deaths -= 1
+            return [(self._flying.pop()[1], Death(9, 0.1, began=False))]
+        return super().wait(seconds)
+
+
+def test_a_worker_that_dies_before_it_begins_is_nobodys_fault(tmp_path: Path) -> None:
+    ran = run(SlowToStart(5), task_of(tmp_path, "Score"), table_of([None] * 3), 1)
+    assert [said(ran.of(n)) for n in range(3)] == [OK] * 3
+    assert {ran.of(n)["attempt"] for n in range(3)} == {1}
+
+
+def test_workers_that_never_begin_end_the_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as ended:
+        run(SlowToStart(10**6), task_of(tmp_path, "Score"), table_of([None] * 3), 1)
+    assert str(ended.value) == (
+        "node toy: 6 workers in a row died while they loaded its operator (exit code 9); is there memory for it?"
+    )
+
+
+def test_an_operator_that_kills_its_worker_while_it_loads_blames_no_record(tmp_path: Path) -> None:
+    engine = LocalEngine(1)
+    try:
+        with pytest.raises(UserError, match=r"died while they loaded its operator \(exit code 11\)"):
+            run(engine, task_of(tmp_path, "DeadlySetup"), table_of([None] * 4), 2)
+    finally:
+        engine.close()
+
+
 @given(
     st.lists(st.sampled_from([None, None, None, None, "die", "raise"]), min_size=1, max_size=70),
     st.integers(1, 40),
@@ -206,11 +243,11 @@ def test_bisection_finds_exactly_the_records_that_kill(
     )
     wanted = {None: OK, "die": death, "raise": ("quarantined", "ValueError", "no good")}
     assert [said(ran.of(n)) for n in range(len(dos))] == [wanted[do] for do in dos]
-    assert {ran.of(n)["attempt"] for n, do in enumerate(dos) if do == "die"} <= {2}
+    assert {ran.of(n)["attempt"] for n, do in enumerate(dos) if do == "die"} <= {3}
     if not together:
         # Halving: two tries at the end, two halves on each level above.
         levels = fixed.bit_length()
-        assert len(engine.submitted) <= len(dos) + dos.count("die") * (2 * levels + 2)
+        assert len(engine.submitted) <= len(dos) + dos.count("die") * (2 * levels + 3)
 
 
 @given(
