@@ -24,7 +24,7 @@ UNIT_SECONDS = 0.5
 FIRST_UNIT, LARGEST_UNIT = 32, 4096
 ALONE_ATTEMPTS = 2
 """So often a record must kill a worker with nothing beside it: whatever else kills workers does so now and then."""
-STARTS = 5
+STARTS = 10
 """So many workers in a row may die before they begin; then it is no accident."""
 BUDGET_FROM = 100
 """The error budget is judged once so many records of a node have been through."""

@@ -201,16 +201,16 @@ class SlowToStart(PlainEngine):
 
 
 def test_a_worker_that_dies_before_it_begins_is_nobodys_fault(tmp_path: Path) -> None:
-    ran = run(SlowToStart(5), task_of(tmp_path, "Score"), table_of([None] * 3), 1)
+    ran = run(SlowToStart(10), task_of(tmp_path, "Score"), table_of([None] * 3), 1)
     assert [said(ran.of(n)) for n in range(3)] == [OK] * 3
     assert {ran.of(n)["attempt"] for n in range(3)} == {1}
 
 
 def test_workers_that_never_begin_end_the_run(tmp_path: Path) -> None:
     with pytest.raises(UserError) as ended:
-        run(SlowToStart(10**6), task_of(tmp_path, "Score"), table_of([None] * 3), 1)
+        run(SlowToStart(100), task_of(tmp_path, "Score"), table_of([None] * 3), 1)
     assert str(ended.value) == (
-        "node toy: 6 workers in a row died while they loaded its operator (exit code 9); is there memory for it?"
+        "node toy: 11 workers in a row died while they loaded its operator (exit code 9); is there memory for it?"
     )
 
 
