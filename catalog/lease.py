@@ -153,6 +153,14 @@ def _holder(store: Any, name: str) -> str:
         return "another run, or the store cannot be reached"
 
 
+def is_held(store: Any, name: str) -> bool:
+    """Whether somebody has the lease; one who died with it counts until another takes it over."""
+    try:
+        return _name(bytes(store.get(name).bytes())) is not None
+    except FileNotFoundError:
+        return False
+
+
 def _name(text: bytes) -> str | None:
     """Who holds a lease by its text; None when it was given back."""
     holder = _content(text).get("holder", "another run")

@@ -272,8 +272,10 @@ class ObjectStore:
         return f"{self.uri}/{_safe(name)}"
 
     def is_locked(self) -> bool:
-        """Whether a lease is there."""
-        return self.exists("lock")
+        """Whether somebody has the lease."""
+        from catalog.lease import is_held
+
+        return is_held(self._store, "lock")
 
     @contextmanager
     def lock(self) -> Iterator[None]:

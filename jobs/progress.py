@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog import schemas
-from catalog.store import open_store
+from catalog.store import Store, open_store
 from catalog.view import View
 from jobs.show import console
 
@@ -20,11 +20,10 @@ def show_status(store: str) -> None:
     calls = opened.read_log("calls", schemas.CALLS)
     newest = opened.snapshot()
     console.print(f"{opened.uri}: {runs['run'].n_unique()} runs, {len(opened.snapshots())} snapshots", soft_wrap=True)
-    latest = int(runs["run"].max() or 0) if runs.height else 0  # type: ignore[arg-type]
+    latest = dict(runs.group_by("corpus").agg(pl.col("run").max()).rows())
     for run, corpus in unfinished.select("run", "corpus").sort("run").rows():
         made = calls.filter(pl.col("run") == run)["calls"].sum()
-        state = "running or killed" if run == latest else "killed or failed; a later run went on"
-        console.print(f"run {run} of {corpus}: {state} ({made} calls); run curate again to go on")
+        console.print(f"run {run} of {corpus}: {_unfinished(opened, run, latest[corpus])} ({made} calls)")
     if newest is None:
         console.print("no snapshot yet: no run has finished")
         return
@@ -49,3 +48,9 @@ def show_status(store: str) -> None:
             for rule, facts in node["rules"].items():
                 if facts["branch"] != "keep":
                     console.print(f"{name}.{rule}: branch {facts['branch']}: {facts['keep'] or 'no rule'}")
+
+
+def _unfinished(store: Store, run: int, latest: int) -> str:
+    if run < latest:
+        return "killed or failed; a later run went on"
+    return "running" if store.is_locked() else "killed or failed; run curate again to go on"

@@ -257,6 +257,14 @@ def test_a_lock_is_refused_while_another_process_holds_it_and_free_once_it_is_ki
         assert time.monotonic() - started < 3 * SHORT
 
 
+def test_a_lock_is_seen_while_it_is_held_and_no_longer(reopen: Open) -> None:
+    storage = reopen()
+    assert not storage.is_locked()
+    with storage.lock():
+        assert reopen().is_locked()
+    assert not storage.is_locked()
+
+
 @pytest.mark.usefixtures("short_lease")
 def test_a_lock_given_back_is_free_at_once(reopen: Open) -> None:
     for _ in range(3):

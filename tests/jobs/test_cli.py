@@ -233,5 +233,10 @@ def test_an_undecided_record_fails_the_run_and_status_names_it(tmp_path: Path) -
         "say on_null: drop, keep or quarantine, or add a rule before it\n",
     )
     told = here("status", str(tiny.store)).stdout
-    assert "run 1 of tiny: running or killed (12 calls)" in told
+    assert "run 1 of tiny: killed or failed; run curate again to go on (12 calls)" in told
+    with open_store(str(tiny.store)).storage.lock():
+        assert "run 1 of tiny: running (12 calls)" in here("status", str(tiny.store)).stdout
+    assert tiny.curate().returncode == 2
+    told = here("status", str(tiny.store)).stdout
+    assert "run 1 of tiny: killed or failed; a later run went on (12 calls)" in told
     assert "no snapshot yet" in told
