@@ -114,8 +114,7 @@ def for_generation(size: Size, side: int) -> Geometry:
 
     The encoded picture has this size; the image decoder draws it twice as large (`grid_of_request`).
     """
-    output = nearest_size(size, crop_sizes(side))
-    return centred(size, _cover(size, output), output, "bicubic")
+    return covering(size, nearest_size(size, crop_sizes(side)))
 
 
 def for_editing(size: Size, side: int = 512, *, released: bool = False) -> Geometry:
@@ -127,6 +126,11 @@ def for_editing(size: Size, side: int = 512, *, released: bool = False) -> Geome
     if not released:
         return for_generation(size, side)
     return centred(size, size, nearest_size(size, crop_sizes(side)), "lanczos")
+
+
+def covering(size: Size, output: Size) -> Geometry:
+    """A picture scaled to cover a given size, and cut to it: an edited picture takes the grid of its source."""
+    return centred(size, _cover(size, output), output, "bicubic")
 
 
 def grid_of_request(picture: Size) -> Grid:

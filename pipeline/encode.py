@@ -4,54 +4,78 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from itertools import chain
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from catalog.errors import UserError
 from catalog.keys import canonical, sample_key
 from model import templates
 from model.image_tokenizer import (
     Codes,
-    Grid,
     ImageTokenizer,
     Pixels,
     TokenizerIdentity,
     identify_image_tokenizer,
     load_image_tokenizer,
 )
-from model.resize import Size, apply, for_generation, for_understanding
-from model.sequences import Segments, check, render
+from model.resize import UNIT, Size, apply
+from model.sequences import check, render
 from model.text_tokenizer import TextTokenizer
 from model.vocabulary import Vocabulary
+from pipeline.encode_tasks import TASKS, EncodeTask, Shape, TaskName
 from pipeline.operator import Column, Measure, Params, Quarantine, Record
 from pipeline.pictures import open_picture
 
-Task = Literal["text_to_image", "understanding"]
 MODEL_BATCH = 8
 
 
 class EncodeParams(Params):
     """What a sequence is made of.
 
-    `prompt` and `answer` name columns or mapped fields. For text_to_image the prompt is the caption and `resolution`
-    the side of the stage's aspect buckets in pixels; for understanding `prompt` is the question and `answer` what
-    the model should say. Tokenizers are `embedded`, `patch-vq`, or a path; `device` is where a SigLIP-VQ runs.
+    `prompt`, `answer` and `thinking` name columns or mapped fields: the prompt is a caption, question, instruction or
+    document. `role` is the picture that the model draws, `given` are those it is given. `resolution` is the side of
+    the stage's aspect buckets in pixels, for tasks that draw. Tokenizers are `embedded`, `patch-vq`, or a path;
+    `device` is where a SigLIP-VQ runs.
     """
 
-    task: Task
+    task: TaskName
     prompt: str
     answer: str | None = None
-    resolution: int = 0
+    thinking: str | None = None
+    resolution: int = Field(default=0, ge=0)
     variant: str = "main"
     role: str = "image"
+    given: tuple[str, ...] = ("image",)
     text_tokenizer: str = "embedded"
     image_tokenizer: str = "patch-vq"
     device: str = Field(default="cpu", exclude=True)
     max_tokens: int = 8192
     provenance: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits_task(self) -> EncodeParams:
+        task = TASKS[self.task]
+        for name in ("answer", "thinking"):
+            there, wanted = getattr(self, name) is not None, name in task.texts
+            if wanted and not there:
+                raise ValueError(f"{self.task} needs `{name}`, a column")
+            if there and not wanted and name not in task.optional:
+                raise ValueError(f"{self.task} has no `{name}`")
+        if task.draws and (not self.resolution or self.resolution % UNIT):
+            raise ValueError(f"{self.task} needs `resolution`, a multiple of {UNIT}, such as 256 or 512")
+        if task.draws and task.gives and (not self.given or self.role in self.given):
+            raise ValueError(f"{self.task} needs `given`, the roles of its source pictures, without {self.role!r}")
+        return self
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The columns that texts come from, by parameter."""
+        named = {"prompt": self.prompt, "answer": self.answer, "thinking": self.thinking}
+        return {name: column for name, column in named.items() if column is not None}
 
 
 class Encode(Measure):
@@ -79,8 +103,7 @@ class Encode(Measure):
     @property
     def reads(self) -> tuple[str, ...]:
         """The columns that prompt, answer and provenance come from."""
-        named = [self.params.prompt, self.params.answer, "source", "licence", *self.params.provenance]
-        return tuple(dict.fromkeys(name for name in named if name is not None))
+        return tuple(dict.fromkeys([*self.params.texts.values(), "source", "licence", *self.params.provenance]))
 
     def fingerprint_parts(self) -> dict[str, Any]:
         """Tokenizers, vocabulary and template decide the ids."""
@@ -141,6 +164,10 @@ class Encode(Measure):
         return Vocabulary.from_tokenizer(self._text, self._identity.codes)
 
     @property
+    def _task(self) -> EncodeTask:
+        return TASKS[self.params.task]
+
+    @property
     def _template(self) -> templates.Template:
         return templates.TEMPLATES[self.params.task]
 
@@ -155,19 +182,19 @@ class Encode(Measure):
 
     def process(self, record: Record) -> Sequence[Any]:
         """One sample of the record's task."""
-        return self._sample(record, self._image.encode(self._picture(record)))
+        return self._sample(record, [self._image.encode(picture) for picture in self._pictures(record)])
 
     def process_batch(self, records: Sequence[Record]) -> Sequence[Sequence[Any] | Quarantine]:
         """The samples of several records, their pictures encoded together."""
-        pictures = [self._picture(record) for record in records]
-        codes = self._image.encode_batch(pictures)
-        return [self._sample(record, one) for record, one in zip(records, codes, strict=True)]
+        pictures = [self._pictures(record) for record in records]
+        codes = iter(self._image.encode_batch(list(chain.from_iterable(pictures))))
+        return [
+            self._sample(record, [next(codes) for _ in mine]) for record, mine in zip(records, pictures, strict=True)
+        ]
 
-    def _sample(self, record: Record, codes: Codes) -> Sequence[Any]:
-        prompt = _text_of(record, self.params.prompt)
-        answer = None if self.params.answer is None else _text_of(record, self.params.answer)
-        segments = self._segments(prompt, answer, codes)
-        sequence = render(segments, self._vocabulary, self._text)
+    def _sample(self, record: Record, codes: Sequence[Codes]) -> Sequence[Any]:
+        texts = {name: _text_of(record, column) for name, column in self.params.texts.items()}
+        sequence = render(self._task.segments(texts, codes), self._vocabulary, self._text)
         count = len(sequence.ids)
         if count > self.params.max_tokens:
             raise Quarantine("sequence too long", f"{count} tokens, at most {self.params.max_tokens}")
@@ -200,19 +227,11 @@ class Encode(Measure):
             [canonical(meta)],
         )
 
-    def _picture(self, record: Record) -> Pixels:
-        picture = open_picture(record.read(self.params.role))
-        size = Size(picture.width, picture.height)
-        if self.params.task == "text_to_image":
-            geometry = for_generation(size, self.params.resolution)
-        else:
-            geometry = for_understanding(size)
-        return np.asarray(apply(picture, geometry))
-
-    def _segments(self, prompt: str, answer: str | None, codes: Codes) -> Segments:
-        if self.params.task == "text_to_image":
-            return templates.text_to_image(prompt, Grid(*codes.shape), codes)
-        return templates.understanding(prompt, (codes,), answer)
+    def _pictures(self, record: Record) -> list[Pixels]:
+        shape = Shape(self.params.given, self.params.role, self.params.resolution)
+        opened = [open_picture(record.read(role)) for role in self._task.roles(shape)]
+        geometries = self._task.geometries([Size(picture.width, picture.height) for picture in opened], shape)
+        return [np.asarray(apply(one, geometry)) for one, geometry in zip(opened, geometries, strict=True)]
 
 
 def _text_of(record: Record, column: str) -> str:

@@ -626,3 +626,19 @@ def test_pictures_are_compared_once_whatever_the_order(finished: Path, tmp_path:
     assert final_states(tmp_path / "store")["p012"] == ("duplicate", "near")
     assert final_states(tmp_path / "store")["p013"] == ("kept", None)
     assert counted(tmp_path / "store")["unique"] == compared
+
+
+def test_texts_without_pictures_are_packed_and_audited_like_any_sample(tmp_path: Path) -> None:
+    write_manifest(tmp_path / "root", [entry(n) for n in range(30)])
+    nodes = """
+split: {decide: split, validation: 0.2}
+chat: {encode: plain_text, needs: [split], params: {prompt: id, answer: text, thinking: scene}}
+page: {encode: document, needs: [split], params: {prompt: text}}
+shards: {pack: webdataset, needs: [chat, page], shard_samples: 8}
+"""
+    curate(plan_of(nodes, LINES), tmp_path / "root", tmp_path / "store")
+    assert_sound(tmp_path / "store")
+    samples = open_view(str(tmp_path / "store")).samples("tiny").collect()
+    assert samples.group_by("task").len().sort("task").rows() == [("document", 30), ("plain_text", 30)]
+    assert samples["image_tokens"].sum() == 0
+    assert len(tar_keys(tmp_path / "store")) == 60

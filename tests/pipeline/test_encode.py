@@ -84,6 +84,60 @@ def test_a_sample_is_what_its_grammar_and_its_template_make(
     assert card["tokenizers"]["image"]["embedded"] is (tokenizer == "patch-vq")
 
 
+PROMPT, ANSWER, THINKING = "What has changed?", "The boat is red.", "It was blue before."
+TASKS: dict[str, tuple[dict[str, Any], list[str], list[tuple[str, int, int, bool]]]] = {
+    "text_to_image_thinking": (
+        {"prompt": "prompt", "thinking": "thinking", "resolution": 256}, [PROMPT, THINKING], [("target", 14, 18, True)],
+    ),
+    "understanding": (
+        {"prompt": "prompt", "answer": "answer", "given": ["image", "second"]},
+        [PROMPT, ANSWER],
+        [("input", 24, 32, False), ("input", 32, 18, False)],
+    ),
+    "editing": (
+        {"prompt": "prompt", "role": "second", "given": ["image"], "resolution": 256},
+        [PROMPT],
+        [("source", 14, 18, False), ("target", 14, 18, True)],
+    ),
+    "editing of two": (
+        {"prompt": "prompt", "role": "third", "given": ["image", "second"], "resolution": 256},
+        [PROMPT],
+        [("source", 14, 18, False), ("source", 20, 12, False), ("target", 16, 16, True)],
+    ),
+    "plain_text": ({"prompt": "prompt", "answer": "answer", "thinking": "thinking"}, [PROMPT, THINKING, ANSWER], []),
+    "document": ({"prompt": "answer"}, [ANSWER], []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_has_its_texts_and_pictures_in_its_template(folder: Path, name: str) -> None:
+    params, texts, pictures = TASKS[name]
+    made = Encode.build({"task": name.partition(" ")[0], **params})
+    assert isinstance(made, Encode)
+    made.setup()
+    roles = ("image", "second", "third")
+    media = tuple(MediaRef(role, "file", f"{n}.jpg", digest="d" * 64) for n, role in enumerate(roles))
+    values = {"source": "s", "licence": "MIT", "prompt": PROMPT, "answer": ANSWER, "thinking": THINKING}
+    one = Record("0" * 32, media, b"{}", values, MediaReader(str(folder)))
+    row = named(made, made.process(one))
+    assert list(made.process_batch([one, one])) == [made.process(one)] * 2
+    ids, meta = sequence(row)
+    check(made.card_parts()["vocabulary"], ids, meta["spans"])
+    spans = [Span.from_json(span) for span in meta["spans"]]
+    shown = [span for span in spans if span.grid is not None]
+    assert [(span.role, span.grid.height, span.grid.width, span.target) for span in shown if span.grid] == pictures
+    whole = TextTokenizer.embedded().decode(_words(ids, spans))
+    assert [whole.find(said) for said in texts] == sorted(whole.find(said) for said in texts)
+    assert all(said in whole for said in texts)
+    assert row["image_tokens"] == [sum(height * width for _, height, width, _ in pictures)]
+
+
+def _words(ids: np.ndarray, spans: list[Span]) -> list[int]:
+    """The ids of all texts, one after another."""
+    parts = [ids[span.start : span.start + span.length] for span in spans if span.kind == "text"]
+    return [int(token) for part in parts for token in part]
+
+
 def test_pictures_encoded_together_get_the_codes_they_get_alone(folder: Path, siglip: Path) -> None:
     made = operator(image_tokenizer=str(siglip))
     assert made.batch == MODEL_BATCH
@@ -130,6 +184,8 @@ def test_records_that_cannot_be_a_sample_are_set_aside(folder: Path) -> None:
 
 
 def test_a_tokenizer_that_is_nowhere_is_a_users_mistake() -> None:
-    made = Encode.build({"task": "text_to_image", "prompt": "text", "image_tokenizer": "/nowhere/siglip"})
+    made = Encode.build(
+        {"task": "text_to_image", "prompt": "text", "resolution": 256, "image_tokenizer": "/nowhere/siglip"}
+    )
     with pytest.raises(UserError, match="image tokenizer '/nowhere/siglip': say 'patch-vq'"):
         made.fingerprint_parts()

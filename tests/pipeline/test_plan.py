@@ -67,7 +67,18 @@ BAD = [
     ("a: {encode: text_to_image}", "R: nodes.a.params.prompt: is missing"),
     (
         "a: {encode: haiku, params: {prompt: id}}",
-        "R: nodes.a.params.task: Input should be 'text_to_image' or 'understanding'",
+        "R: nodes.a.params.task: Input should be 'text_to_image', 'text_to_image_thinking', 'understanding', "
+        "'editing', 'plain_text' or 'document'",
+    ),
+    (
+        "a: {encode: text_to_image, params: {prompt: id}}",
+        "R: nodes.a.params: text_to_image needs `resolution`, a multiple of 32, such as 256 or 512",
+    ),
+    ("a: {encode: understanding, params: {prompt: id}}", "R: nodes.a.params: understanding needs `answer`, a column"),
+    ("a: {encode: document, params: {prompt: id, answer: do}}", "R: nodes.a.params: document has no `answer`"),
+    (
+        "a: {encode: editing, params: {prompt: id, resolution: 512}}",
+        "R: nodes.a.params: editing needs `given`, the roles of its source pictures, without 'image'",
     ),
     (
         "a: {encode: text_to_image, params: {prompt: caption, resolution: 512}}",

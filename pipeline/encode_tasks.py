@@ -1,0 +1,142 @@
+"""What a sequence of each task is made of: which columns and pictures it needs, how its pictures are cut, its template.
+
+`pipeline.encode` runs them; the layouts themselves are `model.templates`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from model import templates
+from model.image_tokenizer import Codes, Grid
+from model.resize import Geometry, Size, covering, for_editing, for_generation, for_understanding
+from model.sequences import Segments
+
+TaskName = Literal["text_to_image", "text_to_image_thinking", "understanding", "editing", "plain_text", "document"]
+Texts = Mapping[str, str]
+"""Per parameter that names a column (`prompt`, `answer`, `thinking`) the text of the record."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The parameters that decide which pictures there are: roles of given ones, role of the drawn one, stage side."""
+
+    given: tuple[str, ...]
+    drawn: str
+    resolution: int
+
+
+class EncodeTask(ABC):
+    """One task of the model. `texts` are the parameters it must have, `optional` those it may have."""
+
+    texts: ClassVar[tuple[str, ...]] = ("prompt",)
+    optional: ClassVar[tuple[str, ...]] = ()
+    gives: ClassVar[bool] = False
+    """Whether pictures are given to the model."""
+    draws: ClassVar[bool] = False
+    """Whether the model draws a picture, so that there is a stage's resolution."""
+
+    def roles(self, shape: Shape) -> tuple[str, ...]:
+        """Roles of a record's pictures, in the order in which they are encoded: given ones, then the drawn one."""
+        return (*(shape.given if self.gives else ()), *((shape.drawn,) if self.draws else ()))
+
+    def geometries(self, sizes: Sequence[Size], shape: Shape) -> list[Geometry]:
+        """How each of the pictures is scaled and cut."""
+        return [for_generation(size, shape.resolution) for size in sizes]
+
+    @abstractmethod
+    def segments(self, texts: Texts, codes: Sequence[Codes]) -> Segments:
+        """The training sequence. codes: int32 [grid height, grid width] each, in the order of `roles`."""
+
+
+class TextToImage(EncodeTask):
+    """A caption, then the picture."""
+
+    draws = True
+
+    def segments(self, texts: Texts, codes: Sequence[Codes]) -> Segments:
+        """Prompt and picture."""
+        return templates.text_to_image(texts["prompt"], Grid(*codes[0].shape), codes[0])
+
+
+class TextToImageThinking(EncodeTask):
+    """A caption, thoughts, then the picture."""
+
+    texts = ("prompt", "thinking")
+    draws = True
+
+    def segments(self, texts: Texts, codes: Sequence[Codes]) -> Segments:
+        """Prompt, thoughts and picture."""
+        return templates.text_to_image_thinking(texts["prompt"], Grid(*codes[0].shape), texts["thinking"], codes[0])
+
+
+class Understanding(EncodeTask):
+    """Pictures and a question, then the answer; with `thinking` the thoughts stand before it."""
+
+    texts = ("prompt", "answer")
+    optional = ("thinking",)
+    gives = True
+
+    def geometries(self, sizes: Sequence[Size], shape: Shape) -> list[Geometry]:
+        """Smart sizes; smaller ones where there are several pictures."""
+        return [for_understanding(size, several=len(sizes) > 1) for size in sizes]
+
+    def segments(self, texts: Texts, codes: Sequence[Codes]) -> Segments:
+        """Question and answer."""
+        return templates.understanding(texts["prompt"], tuple(codes), _said(texts))
+
+
+class Editing(EncodeTask):
+    """Source pictures and an instruction, then the edited picture; `resolution` is 512 unless said otherwise."""
+
+    gives = True
+    draws = True
+
+    def geometries(self, sizes: Sequence[Size], shape: Shape) -> list[Geometry]:
+        """Buckets of an aspect each; the drawn picture has that of its source where there is one alone."""
+        *given, drawn = sizes
+        cut = [for_editing(size, shape.resolution) for size in given]
+        last = covering(drawn, cut[0].output) if len(cut) == 1 else for_editing(drawn, shape.resolution)
+        return [*cut, last]
+
+    def segments(self, texts: Texts, codes: Sequence[Codes]) -> Segments:
+        """Sources, instruction and result."""
+        *given, drawn = codes
+        return templates.editing(texts["prompt"], given, drawn, grid=Grid(*drawn.shape))
+
+
+class PlainText(EncodeTask):
+    """A question and an answer without pictures; with `thinking` the thoughts stand before the answer."""
+
+    texts = ("prompt", "answer")
+    optional = ("thinking",)
+
+    def segments(self, texts: Texts, codes: Sequence[Codes]) -> Segments:
+        """Question and answer."""
+        return templates.plain_text(texts["prompt"], _said(texts))
+
+
+class Document(EncodeTask):
+    """A text, as it stands."""
+
+    def segments(self, texts: Texts, codes: Sequence[Codes]) -> Segments:
+        """The text."""
+        return templates.document(texts["prompt"])
+
+
+def _said(texts: Texts) -> str:
+    """What the model says. No released layout marks thoughts: they are text before the answer."""
+    return f"{texts['thinking']}\n\n{texts['answer']}" if "thinking" in texts else texts["answer"]
+
+
+TASKS: Mapping[TaskName, EncodeTask] = {
+    "text_to_image": TextToImage(),
+    "text_to_image_thinking": TextToImageThinking(),
+    "understanding": Understanding(),
+    "editing": Editing(),
+    "plain_text": PlainText(),
+    "document": Document(),
+}
