@@ -164,6 +164,7 @@ def run_node(
         cutter.learn(result.calls, result.seconds)
         advance(unit.count)
 
+    _check_budget(task, total, earlier or NodeTiming(), error_budget)
     try:
         while True:
             while in_flight < 2 * engine.workers and (unit := next_unit()) is not None:
