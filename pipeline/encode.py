@@ -37,15 +37,16 @@ class EncodeParams(Params):
     """What a sequence is made of.
 
     `prompt`, `answer` and `thinking` name columns or mapped fields: the prompt is a caption, question, instruction or
-    document. `role` is the picture that the model draws, `given` are those it is given. `resolution` is the side of
-    the stage's aspect buckets in pixels, for tasks that draw. Tokenizers are `embedded`, `patch-vq`, or a path;
-    `device` is where a SigLIP-VQ runs.
+    document. `frame_texts` names the field with the texts of an interleaved record's frames. `role` is the picture that
+    the model draws, `given` are those it is given. `resolution` is the side of the stage's aspect buckets in pixels,
+    for tasks that draw. Tokenizers are `embedded`, `patch-vq`, or a path; `device` is where a SigLIP-VQ runs.
     """
 
     task: TaskName
     prompt: str
     answer: str | None = None
     thinking: str | None = None
+    frame_texts: str | None = None
     resolution: int = Field(default=0, ge=0)
     variant: str = "main"
     role: str = "image"
@@ -65,6 +66,8 @@ class EncodeParams(Params):
                 raise ValueError(f"{self.task} needs `{name}`, a column")
             if there and not wanted and name not in task.optional:
                 raise ValueError(f"{self.task} has no `{name}`")
+        if self.frame_texts is not None and self.task != "interleaved":
+            raise ValueError(f"{self.task} has no `frame_texts`")
         if task.draws and (not self.resolution or self.resolution % UNIT):
             raise ValueError(f"{self.task} needs `resolution`, a multiple of {UNIT}, such as 256 or 512")
         if task.draws and task.gives and (not self.given or self.role in self.given):
@@ -194,7 +197,7 @@ class Encode(Measure):
 
     def _sample(self, record: Record, codes: Sequence[Codes]) -> Sequence[Any]:
         texts = {name: _text_of(record, column) for name, column in self.params.texts.items()}
-        sequence = render(self._task.segments(texts, codes), self._vocabulary, self._text)
+        sequence = render(self._task.segments(texts, codes, self._frame_texts(record)), self._vocabulary, self._text)
         count = len(sequence.ids)
         if count > self.params.max_tokens:
             raise Quarantine("sequence too long", f"{count} tokens, at most {self.params.max_tokens}")
@@ -227,9 +230,18 @@ class Encode(Measure):
             [canonical(meta)],
         )
 
+    def _frame_texts(self, record: Record) -> list[str]:
+        name = self.params.frame_texts
+        if name is None:
+            return []
+        found = record.fields.get(name)
+        if not isinstance(found, list) or not found or not all(isinstance(one, str) and one.strip() for one in found):
+            raise Quarantine(f"no {name}", f"the field {name} is not a list of texts")
+        return [text.strip() for text in found]
+
     def _pictures(self, record: Record) -> list[Pixels]:
         shape = Shape(self.params.given, self.params.role, self.params.resolution)
-        opened = [open_picture(record.read(role)) for role in self._task.roles(shape)]
+        opened = [open_picture(record.reader.read(ref)) for ref in self._task.pictures(record, shape)]
         geometries = self._task.geometries([Size(picture.width, picture.height) for picture in opened], shape)
         return [np.asarray(apply(one, geometry)) for one, geometry in zip(opened, geometries, strict=True)]
 

@@ -14,8 +14,12 @@ from model import templates
 from model.image_tokenizer import Codes, Grid
 from model.resize import Geometry, Size, covering, for_editing, for_generation, for_understanding
 from model.sequences import Segments
+from pipeline.media import MediaRef
+from pipeline.operator import Quarantine, Record
 
-TaskName = Literal["text_to_image", "text_to_image_thinking", "understanding", "editing", "plain_text", "document"]
+TaskName = Literal[
+    "text_to_image", "text_to_image_thinking", "understanding", "editing", "interleaved", "plain_text", "document"
+]
 Texts = Mapping[str, str]
 """Per parameter that names a column (`prompt`, `answer`, `thinking`) the text of the record."""
 
@@ -39,17 +43,18 @@ class EncodeTask(ABC):
     draws: ClassVar[bool] = False
     """Whether the model draws a picture, so that there is a stage's resolution."""
 
-    def roles(self, shape: Shape) -> tuple[str, ...]:
-        """Roles of a record's pictures, in the order in which they are encoded: given ones, then the drawn one."""
-        return (*(shape.given if self.gives else ()), *((shape.drawn,) if self.draws else ()))
+    def pictures(self, record: Record, shape: Shape) -> list[MediaRef]:
+        """A record's pictures in the order in which they are encoded: given ones, then the drawn one."""
+        roles = (*(shape.given if self.gives else ()), *((shape.drawn,) if self.draws else ()))
+        return [record.ref(role) for role in roles]
 
     def geometries(self, sizes: Sequence[Size], shape: Shape) -> list[Geometry]:
         """How each of the pictures is scaled and cut."""
         return [for_generation(size, shape.resolution) for size in sizes]
 
     @abstractmethod
-    def segments(self, texts: Texts, codes: Sequence[Codes]) -> Segments:
-        """The training sequence. codes: int32 [grid height, grid width] each, in the order of `roles`."""
+    def segments(self, texts: Texts, codes: Sequence[Codes], frame_texts: Sequence[str]) -> Segments:
+        """The training sequence. codes: int32 [grid height, grid width] each, in the order of `pictures`."""
 
 
 class TextToImage(EncodeTask):
@@ -57,7 +62,7 @@ class TextToImage(EncodeTask):
 
     draws = True
 
-    def segments(self, texts: Texts, codes: Sequence[Codes]) -> Segments:
+    def segments(self, texts: Texts, codes: Sequence[Codes], frame_texts: Sequence[str]) -> Segments:
         """Prompt and picture."""
         return templates.text_to_image(texts["prompt"], Grid(*codes[0].shape), codes[0])
 
@@ -68,7 +73,7 @@ class TextToImageThinking(EncodeTask):
     texts = ("prompt", "thinking")
     draws = True
 
-    def segments(self, texts: Texts, codes: Sequence[Codes]) -> Segments:
+    def segments(self, texts: Texts, codes: Sequence[Codes], frame_texts: Sequence[str]) -> Segments:
         """Prompt, thoughts and picture."""
         return templates.text_to_image_thinking(texts["prompt"], Grid(*codes[0].shape), texts["thinking"], codes[0])
 
@@ -84,7 +89,7 @@ class Understanding(EncodeTask):
         """Smart sizes; smaller ones where there are several pictures."""
         return [for_understanding(size, several=len(sizes) > 1) for size in sizes]
 
-    def segments(self, texts: Texts, codes: Sequence[Codes]) -> Segments:
+    def segments(self, texts: Texts, codes: Sequence[Codes], frame_texts: Sequence[str]) -> Segments:
         """Question and answer."""
         return templates.understanding(texts["prompt"], tuple(codes), _said(texts))
 
@@ -102,10 +107,30 @@ class Editing(EncodeTask):
         last = covering(drawn, cut[0].output) if len(cut) == 1 else for_editing(drawn, shape.resolution)
         return [*cut, last]
 
-    def segments(self, texts: Texts, codes: Sequence[Codes]) -> Segments:
+    def segments(self, texts: Texts, codes: Sequence[Codes], frame_texts: Sequence[str]) -> Segments:
         """Sources, instruction and result."""
         *given, drawn = codes
         return templates.editing(texts["prompt"], given, drawn, grid=Grid(*drawn.shape))
+
+
+class Interleaved(EncodeTask):
+    """An instruction, then frame after frame: its text and the picture, both written by the model."""
+
+    draws = True
+
+    def pictures(self, record: Record, shape: Shape) -> list[MediaRef]:
+        """All pictures of the role, in their order."""
+        return [ref for ref in record.media if ref.role == shape.drawn]
+
+    def segments(self, texts: Texts, codes: Sequence[Codes], frame_texts: Sequence[str]) -> Segments:
+        """Instruction and frames; without texts the pictures alone."""
+        if not codes:
+            raise Quarantine("no pictures", "the record has no frame")
+        if frame_texts and len(frame_texts) != len(codes):
+            raise Quarantine("texts and frames differ", f"{len(frame_texts)} texts for {len(codes)} frames")
+        said: Sequence[str | None] = frame_texts or [None] * len(codes)
+        frames = [templates.Frame(text, picture) for text, picture in zip(said, codes, strict=True)]
+        return templates.interleaved(texts["prompt"], frames)
 
 
 class PlainText(EncodeTask):
@@ -114,7 +139,7 @@ class PlainText(EncodeTask):
     texts = ("prompt", "answer")
     optional = ("thinking",)
 
-    def segments(self, texts: Texts, codes: Sequence[Codes]) -> Segments:
+    def segments(self, texts: Texts, codes: Sequence[Codes], frame_texts: Sequence[str]) -> Segments:
         """Question and answer."""
         return templates.plain_text(texts["prompt"], _said(texts))
 
@@ -122,7 +147,7 @@ class PlainText(EncodeTask):
 class Document(EncodeTask):
     """A text, as it stands."""
 
-    def segments(self, texts: Texts, codes: Sequence[Codes]) -> Segments:
+    def segments(self, texts: Texts, codes: Sequence[Codes], frame_texts: Sequence[str]) -> Segments:
         """The text."""
         return templates.document(texts["prompt"])
 
@@ -137,6 +162,7 @@ TASKS: Mapping[TaskName, EncodeTask] = {
     "text_to_image_thinking": TextToImageThinking(),
     "understanding": Understanding(),
     "editing": Editing(),
+    "interleaved": Interleaved(),
     "plain_text": PlainText(),
     "document": Document(),
 }

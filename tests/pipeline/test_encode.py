@@ -104,6 +104,11 @@ TASKS: dict[str, tuple[dict[str, Any], list[str], list[tuple[str, int, int, bool
         [PROMPT],
         [("source", 14, 18, False), ("source", 20, 12, False), ("target", 16, 16, True)],
     ),
+    "interleaved": (
+        {"prompt": "prompt", "frame_texts": "said", "resolution": 256},
+        [PROMPT, "First a lake,", "then a boat."],
+        [("frame", 14, 18, True), ("frame", 16, 16, True)],
+    ),
     "plain_text": ({"prompt": "prompt", "answer": "answer", "thinking": "thinking"}, [PROMPT, THINKING, ANSWER], []),
     "document": ({"prompt": "answer"}, [ANSWER], []),
 }  # fmt: skip
@@ -116,9 +121,12 @@ def test_every_task_has_its_texts_and_pictures_in_its_template(folder: Path, nam
     assert isinstance(made, Encode)
     made.setup()
     roles = ("image", "second", "third")
+    if name == "interleaved":
+        roles = ("image", "other", "image")
     media = tuple(MediaRef(role, "file", f"{n}.jpg", digest="d" * 64) for n, role in enumerate(roles))
     values = {"source": "s", "licence": "MIT", "prompt": PROMPT, "answer": ANSWER, "thinking": THINKING}
-    one = Record("0" * 32, media, b"{}", values, MediaReader(str(folder)))
+    fields = b'{"said": ["First a lake,", "then a boat."]}'
+    one = Record("0" * 32, media, fields, values, MediaReader(str(folder)))
     row = named(made, made.process(one))
     assert list(made.process_batch([one, one])) == [made.process(one)] * 2
     ids, meta = sequence(row)
@@ -181,6 +189,25 @@ def test_records_that_cannot_be_a_sample_are_set_aside(folder: Path) -> None:
     with pytest.raises(Quarantine, match="at most 10") as long:
         short.process(record(folder, 0))
     assert long.value.reason == "sequence too long"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason", "message"),
+    [
+        (["one"], "texts and frames differ", "1 texts for 2 frames"),
+        (["one", " "], "no said", "the field said is not a list of texts"),
+        ([], "no said", "the field said is not a list of texts"),
+        ("one", "no said", "the field said is not a list of texts"),
+        (None, "no said", "the field said is not a list of texts"),
+    ],
+)
+def test_frames_whose_texts_do_not_fit_are_set_aside(folder: Path, said: Any, reason: str, message: str) -> None:
+    made = operator(task="interleaved", frame_texts="said")
+    media = tuple(MediaRef("image", "file", f"{n}.jpg", digest="d" * 64) for n in range(2))
+    values = {"source": "s", "licence": "MIT", "text": PROMPT}
+    with pytest.raises(Quarantine) as aside:
+        made.process(Record("0" * 32, media, orjson.dumps({"said": said}), values, MediaReader(str(folder))))
+    assert (aside.value.reason, str(aside.value)) == (reason, message)
 
 
 def test_a_tokenizer_that_is_nowhere_is_a_users_mistake() -> None:
