@@ -77,7 +77,7 @@ class Frames(Expander):
             short = f"the longest shot lasts {end - start:.2f} s, {params.least} frames one every {params.every:g} s"
             raise Quarantine("shot too short", f"{short} need {(params.least - 1) * params.every:g} s")
         stored = [(taken.time, self._store(record, taken.rgb)) for taken in self._taken(record, wanted, end)]
-        if len(stored) < len(wanted):
+        if len(stored) < params.least:
             raise Quarantine("shot too short", f"{len(stored)} frames where {len(wanted)} were wanted")
         for number, (time, ref) in enumerate(stored):
             own = {"clip": record.key, "frame": number, "frames": len(stored), "time_s": time, "shot": [start, end]}

@@ -6,6 +6,8 @@ import re
 import tarfile
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.storage import open_storage
-from pipeline.clips import DEFAULT_CLIP_LIMITS, REASONS, ClipLimits, container_of, open_clip, upright_rgb
+from pipeline.clips import DEFAULT_CLIP_LIMITS, REASONS, Clip, ClipLimits, container_of, open_clip, upright_rgb
 from pipeline.media import MediaReader, MediaRef
 from pipeline.operator import Quarantine
 from tests.pipeline.clip_files import FPS, HEIGHT, WIDTH, clip_bytes, pan, plain, sound_bytes, still, texture
@@ -81,6 +83,19 @@ def test_a_rate_that_varies_gives_the_frames_own_times(tmp_path: Path) -> None:
     shown = [0.0, 0.1, 0.5, 0.6, 1.4]
     data = clip_bytes(list(pan(1, 1))[:5], container="matroska", seconds_of_frames=shown)
     assert times(tmp_path, data) == pytest.approx(shown, abs=0.002)
+
+
+def test_times_increase_whatever_the_frames_say() -> None:
+    """Frames without a time, or with an earlier one, follow at the clip's rate."""
+    told = [5.0, 5.1, None, 5.1, 4.0, 7.0]
+    frames = [SimpleNamespace(time=time, width=8, height=8, is_corrupt=False) for time in told]
+    packets = [SimpleNamespace(decode=lambda frame=frame: [frame]) for frame in frames]
+    stream = SimpleNamespace(
+        duration=None, time_base=None, average_rate=Fraction(10), codec_context=SimpleNamespace(width=8, height=8)
+    )
+    container = SimpleNamespace(duration=None, demux=lambda stream: packets)
+    clip = Clip(cast(Any, container), cast(Any, stream), 1, DEFAULT_CLIP_LIMITS)
+    assert [shown.time for shown in clip.frames()] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 2.0])
 
 
 def test_a_turned_clip_stands_upright(tmp_path: Path) -> None:

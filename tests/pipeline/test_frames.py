@@ -153,6 +153,25 @@ def test_no_frames_of_a_clip_have_a_cut_between_them(
     assert len(set(places)) == len(places)
 
 
+def test_a_gap_in_the_clip_never_moves_a_frame_beyond_the_shot(tmp_path: Path) -> None:
+    """Nothing is shown between 0.1 s and 1 s, where a frame is wanted, and the shot ends at 1 s."""
+    times = [0.0, 0.1, 1.0, 1.1, 1.2, 1.3]
+    path = tmp_path / "clip.mkv"
+    path.write_bytes(clip_bytes(list(pan(1, 1))[:6], container="matroska", seconds_of_frames=times))
+    record = record_of(path, {"shot_start_s": 0.0, "shot_end_s": 1.0}, str(tmp_path / "store"))
+    assert [child.fields["time_s"] for child in frames_of(record, every=0.5)] == pytest.approx([0.0, 1.0], abs=0.002)
+    with pytest.raises(Quarantine, match="2 frames where 3 were wanted"):
+        frames_of(record, every=0.5, least=3)
+
+
+def test_a_clip_that_was_not_scanned_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(clip_bytes(pan(1, 1)))
+    with pytest.raises(Quarantine) as caught:
+        frames_of(record_of(path, {"shot_start_s": None, "shot_end_s": None}))
+    assert caught.value.reason == "no shot"
+
+
 def test_bounds_the_wrong_way_round_are_refused() -> None:
     with pytest.raises(ValidationError, match="least 4 is more than most 3"):
         Frames.build({"least": 4, "most": 3})

@@ -56,6 +56,13 @@ def test_cuts_that_follow_too_closely_count_once_yet_end_shots(tmp_path: Path) -
     assert found["shot_end_s"] < 2.0
 
 
+def test_a_strobe_is_one_cut_at_its_last_flash(tmp_path: Path) -> None:
+    """Jumps that follow one another for a second are merged; the cut is told fifteen frames later."""
+    flashes = CHAIN.from_iterable(pan(number % 2 + 2, 0.25) for number in range(5))
+    found = scan(tmp_path, CHAIN(pan(1, 1), pan(2, 1), flashes, pan(1, 2)))
+    assert found["cut_times"] == pytest.approx([1.0, 2.0, 3.25], abs=0.001)
+
+
 def test_a_jump_near_the_beginning_ends_a_shot_too(tmp_path: Path) -> None:
     found = scan(tmp_path, CHAIN(pan(1, 0.25), pan(2, 2)))
     assert found["cuts"] == 0
