@@ -209,6 +209,7 @@ _BUILT_IN: dict[str, str] = {
     "clip_probe": "pipeline.measures.clip_probe:ClipProbe",
     "clip_scan": "pipeline.measures.clip_scan:ClipScan",
     "frames": "pipeline.frames:Frames",
+    "frame_sequence": "pipeline.frame_sequence:FrameSequence",
     "same_picture": "pipeline.measures.comparison:SamePicture",
     "metadata": "pipeline.annotations.metadata:Metadata",
     "openai": "pipeline.annotations.openai:OpenAI",
