@@ -147,10 +147,10 @@ def test_the_page_says_what_the_clips_of_the_sample_corpus_are(tmp_path: Path) -
 
 @pytest.mark.corpora
 @pytest.mark.skipif(not CORPORA.exists(), reason="no sample corpora beside the project")
-def test_frames_of_the_sample_corpus_are_two_of_each_of_six_clips(tmp_path: Path) -> None:
+def test_five_clips_of_the_sample_corpus_become_sequences_of_two_frames(tmp_path: Path) -> None:
     store = tmp_path / "store"
     curate(load_plan("interleaved", []), CORPORA, store)
     rows = open_store(str(store)).records("interleaved").read().to_dicts()
     sequences = [json.loads(row["fields"]) for row in rows if row["node"] == "sequence"]
-    assert [len(fields["times_s"]) for fields in sequences] == [2] * 6
+    assert [len(fields["times_s"]) for fields in sequences] == [2] * 5
     assert Counter(state for state, _ in final_ingested(store).values()) == {"expanded": 6, "dropped": 14}
