@@ -206,8 +206,7 @@ def open_clip(reader: MediaReader, ref: MediaRef, limits: ClipLimits = DEFAULT_C
             raise Quarantine("not a video", f"it begins with {head[:8].hex(' ')}")
         file.seek(0)
         try:
-            # The decoder's own limit holds before a frame's memory is taken.
-            options = {"protocol_whitelist": "none", "max_pixels": str(limits.max_pixels)}
+            options = {"protocol_whitelist": "none"}
             container = av.open(file, "r", format=kind, options=options, io_open=_refuse, metadata_errors="replace")
         except (av.error.FFmpegError, ValueError) as error:
             raise _unopened(error, kind, file, size) from error
@@ -219,6 +218,9 @@ def open_clip(reader: MediaReader, ref: MediaRef, limits: ClipLimits = DEFAULT_C
                 raise Quarantine("unsupported codec", f"{kind}: the video stream has no decoder here")
             stream.thread_type = "NONE"
             stream.codec_context.thread_count = 1
+            # A stream may be larger than its header says, and grow on the way. The decoder counts its margins too, so
+            # that its limit, which stands before memory is taken, is only near ours, which is exact.
+            stream.codec_context.options = {"max_pixels": str(4 * limits.max_pixels)}
             yield Clip(container, stream, size, limits)
 
 

@@ -36,7 +36,9 @@ def times(folder: Path, data: bytes, limits: ClipLimits = DEFAULT_CLIP_LIMITS) -
 def decode_whole(reader: MediaReader, limits: ClipLimits) -> list[float]:
     with open_clip(reader, VIDEO, limits) as clip:
         seen = [shown.time for shown in clip.frames()]
-        clip.check_whole(seen[-1] if seen else 0.0)
+        if not seen:
+            raise Quarantine("no frames")
+        clip.check_whole(seen[-1])
     return seen
 
 
@@ -178,6 +180,22 @@ def test_limits_are_kept_before_anything_is_decoded(tmp_path: Path, good: bytes)
     )
     assert refused(tmp_path, good, ClipLimits(max_bytes=len(good) - 1))[0] == "file too large"
     assert len(times(tmp_path, good, ClipLimits(len(good), WIDTH * HEIGHT, 2.1))) == 2 * FPS
+
+
+def test_the_size_of_the_stream_counts_and_not_that_of_the_container(tmp_path: Path) -> None:
+    """The container's size is patched to 16 x 16; the stream keeps its own."""
+    data = clip_bytes(pan(1, 0.5), container="mp4")
+    size = WIDTH.to_bytes(2, "big") + HEIGHT.to_bytes(2, "big")
+    assert data.count(size) == 1
+    lying = data.replace(size, (16).to_bytes(2, "big") * 2)
+    assert refused(tmp_path, lying, ClipLimits(max_pixels=WIDTH * HEIGHT - 1))[0] == "too many pixels"
+    assert len(times(tmp_path, lying)) == FPS // 2
+
+
+def test_a_codec_that_is_not_there_says_so(tmp_path: Path) -> None:
+    data = clip_bytes(pan(1, 0.5))
+    before, _, after = data.rpartition(b"avc1")
+    assert refused(tmp_path, before + b"zzzz" + after)[0] == "unsupported codec"
 
 
 def test_a_clip_that_does_not_state_its_length_is_stopped_on_the_way(tmp_path: Path) -> None:
