@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -154,3 +155,12 @@ def test_five_clips_of_the_sample_corpus_become_sequences_of_two_frames(tmp_path
     sequences = [json.loads(row["fields"]) for row in rows if row["node"] == "sequence"]
     assert [len(fields["times_s"]) for fields in sequences] == [2] * 5
     assert Counter(state for state, _ in final_ingested(store).values()) == {"expanded": 6, "dropped": 14}
+
+
+def test_the_nodes_that_the_page_shows_fit_into_the_recipe() -> None:
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.S | re.M)
+    recipe = yaml.safe_load((RECIPES / "interleaved.yaml").read_text())
+    recipe["nodes"] |= yaml.safe_load(shown)
+    recipe["nodes"]["split"]["needs"] = ["instruction"]
+    plan = resolve(Recipe.model_validate(recipe), "interleaved")
+    assert plan.columns("split")["instruction"][0] == "instruction"
