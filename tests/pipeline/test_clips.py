@@ -192,6 +192,12 @@ def test_the_size_of_the_stream_counts_and_not_that_of_the_container(tmp_path: P
     assert len(times(tmp_path, lying)) == FPS // 2
 
 
+def test_words_in_a_clip_that_are_no_text_do_no_harm(tmp_path: Path) -> None:
+    data = clip_bytes(pan(1, 0.5))
+    assert data.count(b"Lavf") == 1
+    assert len(times(tmp_path, data.replace(b"Lavf", b"\xff\xfe\xfd\xfc"))) == FPS // 2
+
+
 def test_a_codec_that_is_not_there_says_so(tmp_path: Path) -> None:
     data = clip_bytes(pan(1, 0.5))
     before, _, after = data.rpartition(b"avc1")
