@@ -13,6 +13,8 @@ from pipeline.annotations.prompt import Prompt, load_prompt, shipped_names
 PINNED = {
     "caption_long/v1": "a30c6c325c4fda4b8a1e213551caad03",
     "caption_short/v1": "674ab961d216f66b9d7efbd6ad438967",
+    "clip_instruction/v1": "98d48ee691f017110a98b53570c53cf7",
+    "frame_text/v1": "2df3a3cdeb4d2d80bb5368e2ff33ed73",
 }
 
 
