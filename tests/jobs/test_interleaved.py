@@ -80,6 +80,9 @@ def test_every_clip_ends_as_it_should(tmp_path: Path) -> None:
     (long,) = [fields for fields in sequences if fields["id"] == "two_shots"]
     # In the middle of the second shot, which lasts from 2 s to 13 s.
     assert long["times_s"] == pytest.approx([2.5, 7.5, 12.5], abs=1 / FPS)
+    samples = open_view(str(store)).samples("interleaved").collect()
+    assert samples.select("task", "resolution").unique().rows() == [("interleaved", 256)]
+    assert samples.height == len(sequences)
     before = counted(store)
     curate(plan, root, store)
     assert counted(store) == before
