@@ -139,6 +139,7 @@ class Run:
         refused = runs.operator.refuse(total)
         if refused is not None:
             raise UserError(f"node {name}: {refused}")
+        runs.operator.check_packages()
         runs.operator.preflight(self.store.storage)
         storage = self.store.storage
         task = Task(

@@ -7,7 +7,7 @@ ends at any jump that `clip_scan` saw, so no two frames of a clip have a cut bet
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -59,6 +59,7 @@ class Frames(Expander):
     version = 1
     Params = FramesParams
     params: FramesParams
+    packages: ClassVar[Mapping[str, str]] = {"av": "video"}
     time_limit: ClassVar[float] = 600.0
 
     @property

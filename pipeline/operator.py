@@ -6,10 +6,10 @@ the engine's. An operator must be a pure function of the record and its paramete
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, ClassVar
@@ -112,6 +112,8 @@ class Operator(ABC):
     """Share of a GPU that one worker of it needs, as Ray counts them."""
     time_limit: ClassVar[float] = 60.0
     """Seconds one record may take before it is quarantined as `time limit`; a node may override it."""
+    packages: ClassVar[Mapping[str, str]] = {}
+    """Modules beyond the factory's core that it imports, and the extra of `unifactory` that brings each."""
 
     def __init__(self, params: _Params) -> None:
         self.params = params
@@ -144,6 +146,12 @@ class Operator(ABC):
     def needs_network(self) -> bool:
         """Whether it talks to other machines: then its node must say `network: true`."""
         return False
+
+    def check_packages(self) -> None:
+        """Raise UserError for a module of `packages` that is not installed."""
+        for module, extra in self.packages.items():
+            if importlib.util.find_spec(module) is None:
+                raise UserError(f"{self.name} needs {module}; install it with: pip install 'unifactory[{extra}]'")
 
     def preflight(self, storage: Storage) -> None:  # noqa: B027 - most operators have nothing to check
         """Check on the driver, before any record, what only the world can tell; raises UserError."""

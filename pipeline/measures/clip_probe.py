@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import pyarrow as pa
 from pydantic import Field
@@ -38,6 +38,7 @@ class ClipProbe(Measure):
     version = 1
     Params = ClipParams
     params: ClipParams
+    packages: ClassVar[Mapping[str, str]] = {"av": "video"}
 
     @property
     def columns(self) -> tuple[Column, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -86,6 +86,7 @@ class ClipScan(Measure):
     version = 1
     Params = ScanParams
     params: ScanParams
+    packages: ClassVar[Mapping[str, str]] = {"av": "video", "scenedetect": "video"}
     time_limit: ClassVar[float] = 600.0
 
     @property

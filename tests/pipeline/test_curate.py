@@ -644,3 +644,11 @@ shards: {pack: webdataset, needs: [chat, page], shard_samples: 8}
     assert samples.group_by("task").len().sort("task").rows() == [("document", 30), ("plain_text", 30)]
     assert samples["image_tokens"].sum() == 0
     assert len(tar_keys(tmp_path / "store")) == 60
+
+
+def test_a_package_that_is_missing_stops_the_run_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.toys.Score.packages", {"no_such_package": "video"})
+    write_manifest(tmp_path / "root", [entry(1)])
+    with pytest.raises(UserError) as missing:
+        curate(null_plan("score > 0"), tmp_path / "root", tmp_path / "store")
+    assert str(missing.value) == ("toy_score needs no_such_package; install it with: pip install 'unifactory[video]'")
