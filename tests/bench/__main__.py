@@ -1,6 +1,8 @@
 """`make bench`: every figure, as a table and as JSON.
 
 python -m tests.bench --out runs/bench.json [NAME ...]
+
+With names (of files, `bench_curate` say) only those run, and their figures take the place of older ones in the file.
 """
 
 from __future__ import annotations
@@ -55,6 +57,12 @@ def page(figures: list[Figure]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def replaced(figures: list[Figure], new: list[Figure]) -> list[Figure]:
+    """Figures with new ones in the places of older ones of their names, or at the end."""
+    by_name = {one["name"]: one for one in (*figures, *new)}
+    return list(by_name.values())
+
+
 def main() -> None:
     """Run the named bench files, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -64,9 +72,11 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
     figures: list[Figure] = []
+    if options.names and options.out.exists():
+        figures = json.loads(options.out.read_text())
     for name in options.names or modules(options.gpu):
         print(f"{name} (load {load():.1f}) ...", file=sys.stderr, flush=True)
-        figures += importlib.import_module(f"tests.bench.{name}").run()
+        figures = replaced(figures, importlib.import_module(f"tests.bench.{name}").run())
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(figures, indent=1) + "\n")
     if options.page:
