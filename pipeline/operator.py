@@ -206,6 +206,8 @@ _BUILT_IN: dict[str, str] = {
     "phash": "pipeline.measures.phash:PHash",
     "text": "pipeline.measures.text:Text",
     "scores": "pipeline.measures.scores:Scores",
+    "boxes": "pipeline.measures.boxes:Boxes",
+    "counting": "pipeline.counting:Counting",
     "same_picture": "pipeline.measures.comparison:SamePicture",
     "metadata": "pipeline.annotations.metadata:Metadata",
     "openai": "pipeline.annotations.openai:OpenAI",
