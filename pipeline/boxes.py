@@ -179,28 +179,21 @@ def _check_one(
     corners = _corners(thing, size, form)
     if corners is None:
         return "malformed"
-    if not label:
-        return "unlabelled"
     x0, y0, x1, y1 = corners
-    if not (x0 < x1 and y0 < y1):
-        return "reversed"
-    if min(x0, y0) < -limits.tolerance or max(x1, y1) > 1 + limits.tolerance:
-        return "outside"
     box = Box(label, *(min(1.0, max(0.0, share)) for share in corners))
-    if box.area < limits.least_area or min(box.x1 - box.x0, box.y1 - box.y0) < _LEAST_SIDE:
-        return "tiny"
-    if box.area > limits.most_area:
-        return "whole"
+    full = (x1 - x0) * size[0] * (y1 - y0) * size[1]
     area, score = thing.get(form.area), thing.get(form.score)
-    if _is_number(area) and form.units == "pixels":
-        full = (x1 - x0) * size[0] * (y1 - y0) * size[1]
-        if not 0 < area <= full * _AREA_SLACK + 1:
-            return "area"
-    if _is_number(score) and score < limits.least_score:
-        return "unsure"
-    if said and not any(names(words, label) for words in said):
-        return "unsaid"
-    return box
+    checks = (
+        ("unlabelled", not label),
+        ("reversed", not (x0 < x1 and y0 < y1)),
+        ("outside", min(x0, y0) < -limits.tolerance or max(x1, y1) > 1 + limits.tolerance),
+        ("tiny", box.area < limits.least_area or min(box.x1 - box.x0, box.y1 - box.y0) < _LEAST_SIDE),
+        ("whole", box.area > limits.most_area),
+        ("area", _is_number(area) and form.units == "pixels" and not 0 < area <= full * _AREA_SLACK + 1),
+        ("unsure", _is_number(score) and score < limits.least_score),
+        ("unsaid", bool(said) and not any(names(words, label) for words in said)),
+    )
+    return next((reason for reason, fails in checks if fails), box)
 
 
 def _label(thing: Any, form: Form) -> str:

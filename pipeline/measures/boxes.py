@@ -44,7 +44,7 @@ class BoxesParams(Params):
 
 
 class Boxes(Measure):
-    """Boxes inside the picture, in order, neither tiny nor all of it, there once, and named; nulls without the field."""
+    """Boxes inside the picture, in order, neither tiny nor all of it, there once, and named."""
 
     name = "boxes"
     version = 1

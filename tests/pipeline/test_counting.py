@@ -114,7 +114,10 @@ boxes: {measure: boxes, params: {size: image}}
 verified: {decide: rules, needs: [boxes], rules: {share: {keep: boxes_share >= 0.5, on_null: drop}}}
 counting: {expand: counting, needs: [verified], params: {most: 1, counts: counts}}
 encode: {encode: understanding, needs: [verified], params: {prompt: question, answer: answer}}
-encode_counting: {encode: understanding, needs: [counting], params: {prompt: question, answer: answer, variant: counting}}
+encode_counting:
+  encode: understanding
+  needs: [counting]
+  params: {prompt: question, answer: answer, variant: counting}
 shards: {pack: webdataset, needs: [encode, encode_counting]}
 """
 
