@@ -207,6 +207,7 @@ _BUILT_IN: dict[str, str] = {
     "text": "pipeline.measures.text:Text",
     "scores": "pipeline.measures.scores:Scores",
     "boxes": "pipeline.measures.boxes:Boxes",
+    "contamination": "pipeline.measures.contamination:Contamination",
     "counting": "pipeline.counting:Counting",
     "same_picture": "pipeline.measures.comparison:SamePicture",
     "metadata": "pipeline.annotations.metadata:Metadata",
