@@ -54,7 +54,7 @@ SCHEMA = pa.schema(
         pa.field("digest", pa.string()),  # sha256 of the picture's file
         pa.field("height", pa.int32()),
         pa.field("width", pa.int32()),
-        pa.field("hashes", pa.list_(pa.int64())),  # of the picture, its mirror image, then crops
+        pa.field("hashes", pa.list_(pa.int64())),  # of the picture, its mirror image, without two bands, of crops
         pa.field("points", pa.list_(pa.float32())),  # x, y of key points, in turn, as shares
         pa.field("codes", pa.binary()),  # 32 bytes a key point
     ]
@@ -80,7 +80,8 @@ def build_index(folder: Path) -> Index:
         try:
             rows.append(_row(folder, line))
         except (KeyError, TypeError, ValueError, OSError, Quarantine) as error:
-            raise UserError(f"{place}: cannot be indexed as a benchmark item: {error!r}") from error
+            what = f"{type(error).__name__}: {error}"
+            raise UserError(f"{place}: cannot be indexed as a benchmark item: {what}") from error
     if not rows:
         raise UserError(f"{folder}: holds no benchmark items; questions.jsonl or manifest.jsonl must name some")
     rows.sort(key=lambda row: (row["item"], row["digest"] or "", row["runs"]))

@@ -25,7 +25,7 @@ from pydantic import Field
 from pipeline.benchmarks import PICTURE_SIDE, Index, bench_words, load_index
 from pipeline.measures.boxes import texts_of
 from pipeline.measures.ngrams import joined_hash, run_hashes
-from pipeline.measures.phash import hash_grey
+from pipeline.measures.phash import CENTRE_WINDOWS, hash_grey
 from pipeline.measures.same_picture import Descriptors, agreeing, describe, sketch
 from pipeline.operator import Column, Measure, Params, Record
 from pipeline.pictures import DEFAULT_LIMITS, PILLOW_LIMIT, Limits, decode_scaled
@@ -58,7 +58,7 @@ class ContaminationParams(Params):
     role: str | None = "image"
     overlap: float = Field(default=0.5, gt=0, le=1)
     distance: int = Field(default=10, ge=0, le=20)
-    inliers: int = Field(default=32, ge=6, le=500)
+    inliers: int = Field(default=40, ge=6, le=500)
     max_pixels: int = Field(default=DEFAULT_LIMITS.max_pixels, ge=1, le=PILLOW_LIMIT)
 
 
@@ -242,18 +242,22 @@ class PictureIndex:
         rows = [(place, row) for place, row in enumerate(index.rows.select(columns).to_pylist()) if row["digest"]]
         self._digests = {row["digest"]: place for place, row in reversed(rows)}
         self._sketches: dict[int, Descriptors] = {}
-        hashes, owners, first = [], [], []
+        hashes: list[int] = []
+        owners: list[int] = []
+        ranks: list[int] = []
         for place, row in rows:
             points = np.array(row["points"], np.float64).reshape(-1, 2)
             codes = np.frombuffer(row["codes"], np.uint8).reshape(-1, 32)
             self._sketches[place] = sketch(row["height"], row["width"], points, codes)
             hashes += row["hashes"]
             owners += [place] * len(row["hashes"])
-            # The picture and its mirror image, of which a record's picture may show more.
-            first += [rank < 2 for rank in range(len(row["hashes"]))]
+            ranks += range(len(row["hashes"]))
         self._hashes = np.array(hashes, np.int64)
         self._owners = np.array(owners, np.int64)
-        self._first = np.array(first, np.bool_)
+        # The picture and its mirror image, of which a record's picture may show more; and what is left of both
+        # without a band.
+        rank = np.array(ranks, np.int64)
+        self._comparable = [rank < 2] * len(CENTRE_WINDOWS) + [(rank < 2) | (rank == place) for place in (2, 3)]
 
     def __len__(self) -> int:
         return len(self._sketches)
@@ -281,7 +285,8 @@ class PictureIndex:
         if found is None or not len(self._hashes):
             return {}
         whole = [_bits(self._hashes, value) for value in (found.full, found.mirror)]
-        parts = [np.where(self._first, _bits(self._hashes, value), 64) for value in found.windows]
+        windows = zip(self._comparable, found.windows, strict=True)
+        parts = [np.where(comparable, _bits(self._hashes, value), 64) for comparable, value in windows]
         least = np.minimum.reduce([*whole, *parts])
         near: dict[int, int] = {}
         for rank in np.flatnonzero(least <= distance):

@@ -19,6 +19,8 @@ SHOWN: tuple[tuple[str, dict[str, Any]], ...] = (
     ("phash", {}),
     ("text", {}),
     ("scores", {"column": "score", "name": "artimuse", "low": 0, "high": 100}),
+    ("boxes", {}),
+    ("contamination", {}),
 )
 """The measures of the page with the parameters they are shown with."""
 

@@ -158,9 +158,14 @@ def halves(folder: Path) -> tuple[list[Path], list[Path]]:
     groups: dict[str, list[Path]] = {}
     for line in lines(folder / "manifest.jsonl"):
         if line.get("kind", "file") == "file":
-            groups.setdefault(str(line.get("near_dup_group") or line["id"]), []).append(folder / line["file"])
+            # Parts of one photograph are named after it.
+            group = line.get("near_dup_group") or Path(line["id"]).stem.partition("_part")[0]
+            groups.setdefault(group, []).append(folder / line["file"])
     ordered = [groups[name] for name in sorted(groups)]
-    return [some[0] for some in ordered[::2]], [path for some in ordered[1::2] for path in some]
+    indexed = [some[0] for some in ordered[::2]]
+    known = set(digests(indexed))
+    others = [path for some in ordered[1::2] for path in some]
+    return indexed, [path for path, digest in zip(others, digests(others), strict=True) if digest not in known]
 
 
 def write_benchmarks(folder: Path, corpus: Corpus) -> None:
