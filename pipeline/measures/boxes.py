@@ -63,22 +63,21 @@ class Boxes(Measure):
     @property
     def columns(self) -> tuple[Column, ...]:
         """See docs/measures.md."""
+        given = self.params
         about = {
-            "frame": "the annotator saw a picture of another size",
-            "malformed": "not four finite numbers",
-            "unlabelled": "no label",
-            "reversed": "no width or no height",
-            "outside": f"more than {self.params.tolerance:g} of a side out of the picture",
-            "tiny": f"less than {self.params.least_area:g} of the picture, or two lines of the grid",
-            "whole": f"more than {self.params.most_area:g} of the picture",
-            "area": "a mask larger than the box",
-            "unsure": f"a confidence below {self.params.least_score:g}",
-            "unsaid": "a label that no text of the record names",
-            "duplicate": f"another of its label with an IoU of {self.params.duplicate_iou:g} or more",
+            "frame": "boxes whose annotator saw a picture of another size",
+            "malformed": "boxes that are not four finite numbers",
+            "unlabelled": "boxes without a label",
+            "reversed": "boxes without width or height",
+            "outside": f"boxes that stand out of the picture by more than {given.tolerance:g} of a side",
+            "tiny": f"boxes of less than {given.least_area:g} of the picture, or narrower than two lines of the grid",
+            "whole": f"boxes of more than {given.most_area:g} of the picture",
+            "area": "boxes smaller than the mask said to be in them",
+            "unsure": f"boxes of a confidence below {given.least_score:g}",
+            "unsaid": "boxes whose label no text of the record names",
+            "duplicate": f"boxes with an IoU of {given.duplicate_iou:g} or more with another of their label",
         }
-        broken = [
-            Column(f"boxes_{name}", pa.int64(), f"boxes with {about[name]}", 0, None, "lower") for name in REASONS
-        ]
+        broken = [Column(f"boxes_{name}", pa.int64(), about[name], 0, None, "lower") for name in REASONS]
         return (
             Column("boxes", pa.int64(), "objects the source gives; 0 when it gives none", 0),
             Column("boxes_verified", pa.int64(), "boxes that hold", 0, None, "higher"),

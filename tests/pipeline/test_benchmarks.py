@@ -17,6 +17,8 @@ ITEMS: list[dict[str, Any]] = [
     {"id": "q1", "benchmark": "Pantry", "question": QUESTION, "options": ["the blue", "the green", "none"],
      "answer": "B"},
     {"id": "q2", "benchmark": "Pantry", "question": "Where is Tibbles?", "answer": "under the oak table"},
+    {"id": "q6", "benchmark": "Birds", "question": "Which bird sings loudest?",
+     "options": ["a wren", "a crane", "an owl"], "answer": "A"},
     {"id": "q3", "benchmark": "Prompts", "question": "a photo of a purple otter", "spec": {"tag": "colors"}},
     {"id": "q4", "benchmark": "Long", "question": " ".join(f"word{number}" for number in range(40))},
     {"id": "q5", "benchmark": "Han", "question": "图中左边的篮子里一共有多少个红色的苹果呢"},
@@ -38,7 +40,13 @@ def write_benchmarks(folder: Path, items: list[dict[str, Any]] = ITEMS, pictures
 
 def test_an_index_holds_a_row_an_item(tmp_path: Path) -> None:
     rows = build_index(write_benchmarks(tmp_path / "b")).rows.to_pylist()
-    assert sorted(row["benchmark"] for row in rows) == ["Drawn"] * 3 + ["Han", "Long", "Pantry", "Pantry", "Prompts"]
+    assert sorted(row["benchmark"] for row in rows) == ["Birds"] + ["Drawn"] * 3 + [
+        "Han",
+        "Long",
+        "Pantry",
+        "Pantry",
+        "Prompts",
+    ]
     by_name = {(row["benchmark"], row["run"]): row for row in rows}
     assert len(by_name["Pantry", 13]["runs"]) == 19 - 13 + 1
     assert [answer["words"] for answer in by_name["Pantry", 13]["answer"]] == [2]
@@ -54,7 +62,7 @@ def test_an_index_holds_no_text_and_no_picture(tmp_path: Path) -> None:
     folder = write_benchmarks(tmp_path / "b")
     save_index(load_index(folder), tmp_path / "index.arrow")
     data = (tmp_path / "index.arrow").read_bytes().lower()
-    for word in (b"honey", b"pantry holds", b"green", b"tibbles", b"oak", b"otter", b"word7", "苹果".encode()):
+    for word in (b"honey", b"pantry holds", b"green", b"tibbles", b"oak", b"otter", b"wren", b"word7", "苹果".encode()):
         assert word not in data
     for row in load_index(folder).rows.to_pylist():
         texts = {name for name, value in row.items() if isinstance(value, str)}

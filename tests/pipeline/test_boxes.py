@@ -164,6 +164,12 @@ def test_the_order_of_the_objects_does_not_matter(objects: list[Any], seed: int)
     assert check_boxes(objects, SIZE) == check_boxes(shuffled, SIZE)
 
 
+def test_the_first_of_two_near_boxes_stays_whatever_the_order() -> None:
+    near = [{"label": "cat", "bbox_xywh": [20 + shift, 10, 100, 50]} for shift in (0, 4, 8, 12)]
+    found = [check_boxes(some, SIZE).verified for some in (near, near[::-1], [near[2], near[0], near[3], near[1]])]
+    assert found == [[Box("cat", 0.1, 0.1, 0.6, 0.6), Box("cat", 0.14, 0.1, 0.64, 0.6)]] * 3
+
+
 @given(boxes(), boxes())
 def test_intersection_over_union_is_symmetric_and_one_for_a_box_itself(a: Box, b: Box) -> None:
     assert iou(a, b) == pytest.approx(iou(b, a))
