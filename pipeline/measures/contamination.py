@@ -24,7 +24,7 @@ from pydantic import Field
 
 from pipeline.benchmarks import PICTURE_SIDE, Index, bench_words, load_index
 from pipeline.measures.boxes import texts_of
-from pipeline.measures.ngrams import joined_hash, run_hashes
+from pipeline.measures.ngrams import hashes_of_runs, joined_hash, word_hashes
 from pipeline.measures.phash import CENTRE_WINDOWS, hash_grey
 from pipeline.measures.same_picture import Descriptors, agreeing, describe, sketch
 from pipeline.operator import Column, Measure, Params, Record
@@ -184,7 +184,7 @@ class TextIndex:
 
     def find(self, texts: Sequence[str]) -> FoundText:
         """The item of which the texts of one record hold the greatest share; ties by item."""
-        held = [words for text in texts if (words := bench_words(text))]
+        held = [word_hashes(words) for text in texts if (words := bench_words(text))]
         best = FoundText()
         for place, count in sorted(self._counts(held).items()):
             row = self._rows[place]
@@ -196,7 +196,7 @@ class TextIndex:
                 best = FoundText(share, place)
         return best
 
-    def _counts(self, held: Sequence[Sequence[str]]) -> dict[int, int]:
+    def _counts(self, held: Sequence[Words]) -> dict[int, int]:
         """How many runs of each item the texts hold."""
         counts: dict[int, int] = defaultdict(int)
         for size, hashes, owners in self._by_size:
@@ -208,17 +208,17 @@ class TextIndex:
         return counts
 
     @staticmethod
-    def _is_told(row: dict[str, Any], held: Sequence[Sequence[str]]) -> bool:
+    def _is_told(row: dict[str, Any], held: Sequence[Words]) -> bool:
         """Whether the texts hold a short question beyond chance; that they hold its words is known."""
         whole, size = _unsigned(row["runs"][0]), row["run"]
         if row["weight"] >= LEAST_ALONE:
             alone = [words for words in held if len(words) == size]
-            if any(int(run_hashes(words, size)[0]) == whole for words in alone):
+            if any(int(hashes_of_runs(words, size)[0]) == whole for words in alone):
                 return True
         return any(_beside(row["weight"], whole, row[name], held) for name in ("options", "answer"))
 
 
-def _beside(weight: int, question: int, answers: Sequence[dict[str, int]], held: Sequence[Sequence[str]]) -> bool:
+def _beside(weight: int, question: int, answers: Sequence[dict[str, int]], held: Sequence[Words]) -> bool:
     """Whether the texts hold all answer strings of a question, and these are enough with it."""
     if not answers or weight + sum(answer["weight"] for answer in answers) < LEAST_TOGETHER:
         return False
@@ -230,8 +230,8 @@ def _unsigned(value: int) -> int:
     return value & 0xFFFF_FFFF_FFFF_FFFF
 
 
-def _runs(held: Sequence[Sequence[str]], size: int) -> Words:
-    return np.unique(np.concatenate([np.zeros(0, np.uint64), *(run_hashes(words, size) for words in held)]))
+def _runs(held: Sequence[Words], size: int) -> Words:
+    return np.unique(np.concatenate([np.zeros(0, np.uint64), *(hashes_of_runs(words, size) for words in held)]))
 
 
 class PictureIndex:

@@ -11,6 +11,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,17 +71,26 @@ def weight(words: Sequence[str]) -> int:
 
 def run_hashes(words: Sequence[str], size: int) -> Hashes:
     """64-bit hashes of every run of `size` words, uint64 [len(words) - size + 1], empty for shorter texts."""
+    return hashes_of_runs(word_hashes(words), size)
+
+
+def word_hashes(words: Sequence[str]) -> Hashes:
+    """Hashes of the words, uint64 [len(words)]; what runs of any size are made of."""
+    return np.array([word_hash(word) for word in words], np.uint64)
+
+
+def hashes_of_runs(words: Hashes, size: int) -> Hashes:
+    """As `run_hashes`, from `word_hashes`: a polynomial, so that the same run has one hash wherever it stands."""
     count = len(words) - size + 1
     if count < 1 or size < 1:
         return np.zeros(0, np.uint64)
-    known = {word: word_hash(word) for word in set(words)}
-    values = np.array([known[word] for word in words], np.uint64)
     found = np.zeros(count, np.uint64)
     for place in range(size):
-        found = found * np.uint64(_BASE) + values[place : place + count]
+        found = found * np.uint64(_BASE) + words[place : place + count]
     return found
 
 
+@lru_cache(maxsize=65536)
 def word_hash(word: str) -> int:
     """64 bits of BLAKE2b."""
     return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
