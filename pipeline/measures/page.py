@@ -21,6 +21,9 @@ SHOWN: tuple[tuple[str, dict[str, Any]], ...] = (
     ("scores", {"column": "score", "name": "artimuse", "low": 0, "high": 100}),
     ("clip_probe", {}),
     ("clip_scan", {}),
+    ("boxes", {}),
+    ("opinion", {}),
+    ("contamination", {}),
 )
 """The measures of the page with the parameters they are shown with."""
 

@@ -148,6 +148,26 @@ def match(a: Descriptors, b: Descriptors) -> Match:
     return best
 
 
+def sketch(height: int, width: int, points: Floats, codes: Gray) -> Descriptors:
+    """What `agreeing` needs of its first picture: sizes and key points, no pixel of it."""
+    none = KeyPoints(np.zeros((0, 2)), np.zeros((0, 32), np.uint8))
+    gray, colour = np.zeros((0, 0), np.uint8), np.zeros((0, 0, 3), np.float32)
+    return Descriptors(height, width, gray, colour, KeyPoints(points, codes), none)
+
+
+def agreeing(a: Descriptors, b: Descriptors) -> tuple[int, bool]:
+    """How many key points agree on one crop or resize from a to b, and whether b is mirrored for it.
+
+    Weaker than `match`, since no pixel is looked at: enough to confirm a candidate by perceptual hash. A thing that
+    was photographed twice mostly lies turned in one of the pictures, which no crop does.
+    """
+    _settle()
+    found = (_by_points(a, b, mirrored) for mirrored in (False, True))
+    ways = [way for way in found if way is not None and _is_upright(a, b, way.map)]
+    best = max(ways, key=lambda way: way.inliers, default=None)
+    return (0, False) if best is None else (best.inliers, best.mirrored)
+
+
 def _settle() -> None:
     """Make OpenCV a pure function: one thread, one seed."""
     import cv2

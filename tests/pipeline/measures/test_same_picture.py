@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from pipeline.measures.same_picture import describe, match, same_picture
+from pipeline.measures.same_picture import agreeing, describe, match, same_picture, sketch
 from tests.pipeline.measures.copies import COPIES, captioned, cropped, mirrored, recompressed, resized
+from tests.pipeline.pictures import scene
 
 IMAGES = Path(__file__).parents[4] / "shared" / "corpora" / "images"
 
@@ -204,3 +205,16 @@ def test_real_pictures_match_their_copies_and_no_other():
     for place, one in enumerate(described):
         for other, two in enumerate(described[:place]):
             assert not match(one, two).same, (chosen[place]["id"], chosen[other]["id"])
+
+
+def test_key_points_agree_on_crops_and_mirror_images_but_not_on_a_turned_thing() -> None:
+    picture = scene(480, 360, 3)
+    known = describe(picture)
+    kept = sketch(known.height, known.width, known.plain.points, known.plain.codes)
+    for copy, turned_over in ((picture[40:330, 60:450], False), (picture[:, ::-1], True)):
+        inliers, flipped = agreeing(kept, describe(np.ascontiguousarray(copy)))
+        assert inliers >= 100
+        assert flipped is turned_over
+    turn = cv2.getRotationMatrix2D((240, 180), 25, 1.0)
+    assert agreeing(kept, describe(cv2.warpAffine(picture, turn, (480, 360)))) == (0, False)
+    assert agreeing(kept, describe(scene(480, 360, 4)))[0] < 20
