@@ -205,6 +205,7 @@ _BUILT_IN: dict[str, str] = {
     "pixels": "pipeline.measures.pixels:Pixels",
     "phash": "pipeline.measures.phash:PHash",
     "text": "pipeline.measures.text:Text",
+    "prose": "pipeline.measures.prose:Prose",
     "minhash": "pipeline.measures.minhash:MinHash",
     "scores": "pipeline.measures.scores:Scores",
     "same_picture": "pipeline.measures.comparison:SamePicture",

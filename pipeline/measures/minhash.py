@@ -97,6 +97,10 @@ class MinHash(Measure):
         """The version of the Unicode tables, which comes with Python."""
         return {"unicode": unicodedata.unidata_version}
 
+    def setup(self) -> None:
+        """Load the library, which takes longer than many texts."""
+        signature({"warm"}, 16)
+
     def process(self, record: Record) -> Sequence[Any]:
         """The text's digest and signature; raises Quarantine when a field holds something else than text."""
         text = "\n".join(self._texts(record.fields))

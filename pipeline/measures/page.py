@@ -18,6 +18,7 @@ SHOWN: tuple[tuple[str, dict[str, Any]], ...] = (
     ("pixels", {}),
     ("phash", {}),
     ("text", {}),
+    ("prose", {}),
     ("minhash", {}),
     ("scores", {"column": "score", "name": "artimuse", "low": 0, "high": 100}),
 )
