@@ -206,6 +206,7 @@ _BUILT_IN: dict[str, str] = {
     "phash": "pipeline.measures.phash:PHash",
     "text": "pipeline.measures.text:Text",
     "prose": "pipeline.measures.prose:Prose",
+    "chain": "pipeline.measures.chain:Chain",
     "minhash": "pipeline.measures.minhash:MinHash",
     "scores": "pipeline.measures.scores:Scores",
     "same_picture": "pipeline.measures.comparison:SamePicture",

@@ -81,16 +81,18 @@ def _of_line(line: str) -> Iterator[Equation]:
                 yield from _judged(line, left, right, about=sign.text == "≈")
 
 
-def _judged(line: str, left: Sequence[Token], right: Sequence[Sequence[Token]], about: bool) -> Iterator[Equation]:
-    one = read(left)
+def _judged(
+    line: str, left: Sequence[Sequence[Token]], right: Sequence[Sequence[Token]], about: bool
+) -> Iterator[Equation]:
+    ones = [term for part in left if (term := read(part)) is not None]
     others = [term for part in right if (term := read(part)) is not None]
-    if one is None or not others or one.operations + max(other.operations for other in others) == 0:
+    if not ones or not others or ones[0].operations + max(other.operations for other in others) == 0:
         return
     # `x 100% = 50`, `50 = 100 / 2`: a bare number on the left says nothing unless the right side is computed.
-    holds = any(_equal(one, other, about) for other in others)
+    holds = any(_equal(one, other, about) for one in ones for other in others)
     last = right[0][-1]
-    text = line[left[0].start : last.end].strip()
-    yield Equation(" ".join(text.split()), holds, one.values[0])
+    text = line[left[0][0].start : last.end].strip()
+    yield Equation(" ".join(text.split()), holds, ones[0].values[0])
 
 
 def _equal(one: Term, other: Term, about: bool) -> bool:
@@ -131,8 +133,8 @@ def _singular(unit: str) -> str:
     return unit[:-1] if len(unit) > 2 and unit.endswith("s") else unit
 
 
-def _before(signs: Sequence[Token], place: int) -> Sequence[Token]:
-    """The longest run of tokens before an equals sign that reads as one expression; empty if it cannot be told.
+def _before(signs: Sequence[Token], place: int) -> list[Sequence[Token]]:
+    """The longest run of tokens before an equals sign that reads as one expression; none if it cannot be told.
 
     Walks back over: units, then a number or a bracket, then perhaps an operator and once more.
     """
@@ -146,19 +148,20 @@ def _before(signs: Sequence[Token], place: int) -> Sequence[Token]:
         if start >= 0 and signs[start].kind == "close":
             start = _opening(signs, start)
         elif start < 0 or signs[start].kind != "number":
-            return ()
+            return []
         if start < 0:
-            return ()
+            return []
         begin = start
         if start > 0 and signs[start - 1].kind == "op":
             sign = start - 1
             if sign == 0 or signs[sign - 1].kind in ("equals", "stop", "open"):
-                # A sign before the first number: minus right before it, else a bullet of a list.
-                minus = signs[sign].text == "-" and signs[sign].end == signs[begin].start
-                return signs[sign:place] if minus else signs[begin:place]
+                # A sign before the first number: a minus, or a bullet of a list.
+                if signs[sign].text == "-" and signs[sign].end == signs[begin].start:
+                    return [signs[sign:place]]
+                return [signs[begin:place], signs[sign:place]]
             start = sign
             continue
-        return signs[begin:place] if _begins(signs, begin) else ()
+        return [signs[begin:place]] if _begins(signs, begin) else []
 
 
 def _begins(signs: Sequence[Token], begin: int) -> bool:
@@ -167,9 +170,11 @@ def _begins(signs: Sequence[Token], begin: int) -> bool:
     if before >= 0 and signs[before].kind in ("variable", "close", "number"):
         return signs[before].kind == "number"
     if before >= 0 and signs[before].text.casefold() in _OPERATOR_WORDS:
-        # `a total of 3 + 4`, but `half of 3 + 4`, `20% of 80`, `5 times 3`.
-        share = before > 0 and (signs[before - 1].kind == "number" or signs[before - 1].text.casefold() in _SHARES)
-        return signs[before].text.casefold() == "of" and not share
+        # `a total of 3 + 4`, `rose by 3 + 4`; but `half of 3 + 4`, `20% of 80`, `5 times 3`, `divided by 3`.
+        verb = signs[before - 1].text.casefold() if before else ""
+        share = before > 0 and (signs[before - 1].kind == "number" or verb in _SHARES)
+        share |= verb.startswith(("divi", "multipl"))
+        return signs[before].text.casefold() in ("of", "by") and not share
     if before > 0 and signs[before].kind == "open" and signs[before - 1].kind == "op":
         return False
     while before >= 0 and signs[before].kind == "word":

@@ -20,6 +20,7 @@ SHOWN: tuple[tuple[str, dict[str, Any]], ...] = (
     ("text", {}),
     ("prose", {}),
     ("minhash", {}),
+    ("chain", {}),
     ("scores", {"column": "score", "name": "artimuse", "low": 0, "high": 100}),
 )
 """The measures of the page with the parameters they are shown with."""
