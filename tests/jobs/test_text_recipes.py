@@ -14,7 +14,7 @@ from catalog.decisions import Duplicates, Licence
 from jobs.run import load_plan
 from pipeline.plan import Plan
 from tests.pipeline.pictures import CORPORA
-from tests.pipeline.runs import curate, final_states
+from tests.pipeline.runs import curate, final_states, workers
 
 PARAGRAPH = (
     "The heron is a patient bird that stands in the shallow water of a river and waits for a fish to come near. "
@@ -53,7 +53,7 @@ TEXTS: dict[str, tuple[Any, tuple[str, str | None]]] = {
     "numbers": (NUMBERS, ("dropped", "letters")),
     "capitals": (PARAGRAPH.upper(), ("dropped", "capitals")),
     "again": ((PARAGRAPH[:80] + " ") * 8 + ".", ("dropped", "repetition")),
-    "lines": (f"{CHINESE}\n{CHINESE}\n{CHINESE[50:100]}", ("dropped", "repeated_lines")),
+    "lines": (f"{CHINESE}\n{CHINESE}\n{CHINESE[::-1]}", ("dropped", "repeated_lines")),
     "links": (PARAGRAPH[:107] + LINK, ("dropped", "links")),
     "broken": (PARAGRAPH + "and \ufffd so on.", ("dropped", "encoding")),
     "mojibake": (PARAGRAPH + "It isnâ€™t far.", ("dropped", "mojibake")),
@@ -89,6 +89,15 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str 
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_text_ends_where_it_should(texts: dict[str, tuple[str, str | None]], name: str) -> None:
     assert texts[name] == TEXTS[name][1]
+
+
+def test_the_order_of_the_rows_and_the_number_of_workers_decide_nothing(
+    texts: dict[str, tuple[str, str | None]], tmp_path: Path
+) -> None:
+    records = [{"id": name, "text": text} for name, (text, _) in reversed(TEXTS.items())]
+    write(tmp_path, "text", records, "docs.jsonl", forbidden={"licence": "CC-BY-NC-4.0"})
+    curate(load_plan("text", []), tmp_path, tmp_path / "store", workers(2))
+    assert final_states(tmp_path / "store", "text") == texts
 
 
 QUESTION = "Ann has {a} eggs and finds {b} more. How many has she then?"
