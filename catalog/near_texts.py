@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.duplicates import KEPT, Duplicates, strangers, visiting
+from catalog.errors import UserError
 from catalog.hamming import Ints
 
 Signatures = NDArray[np.uint32]
@@ -39,14 +40,14 @@ def cut_for(jaccard: float, permutations: int) -> Cut:
 
     Bands are as long as they can be while such a pair shares one with a chance of 0.99; a pair is alike if its
     signatures agree at no fewer positions than two and a half standard errors below what that similarity makes one
-    expect, which 99.3 of 100 such pairs do. Raises ValueError for signatures too short for any band.
+    expect, which 99.3 of 100 such pairs do. Raises UserError for signatures too short for any band.
     """
     share = jaccard * permutations - 2.5 * math.sqrt(permutations * jaccard * (1 - jaccard))
     for rows in range(permutations // 2, 0, -1):
         bands = permutations // rows
         if 1 - (1 - jaccard**rows) ** bands >= _PROPOSED:
             return Cut(bands, rows, max(1, math.ceil(share)))
-    raise ValueError(f"{permutations} permutations cannot tell texts of similarity {jaccard}; measure more")
+    raise UserError(f"{permutations} permutations cannot tell texts of similarity {jaccard}; measure more")
 
 
 def alike(signatures: Signatures, order: Ints, jaccard: float, lineage: Ints | None = None) -> Duplicates:

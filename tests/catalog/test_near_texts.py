@@ -82,7 +82,7 @@ def test_the_cut_at_a_known_similarity() -> None:
 
 
 def test_too_short_a_signature_is_refused() -> None:
-    with pytest.raises(ValueError, match="16 permutations cannot tell"):
+    with pytest.raises(UserError, match="16 permutations cannot tell"):
         cut_for(0.2, 16)
 
 
