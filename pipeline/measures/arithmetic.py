@@ -174,7 +174,8 @@ def _begins(signs: Sequence[Token], begin: int) -> bool:
         verb = signs[before - 1].text.casefold() if before else ""
         share = before > 0 and (signs[before - 1].kind == "number" or verb in _SHARES)
         share |= verb.startswith(("divi", "multipl"))
-        return signs[before].text.casefold() in ("of", "by") and not share
+        if share or signs[before].text.casefold() not in ("of", "by"):
+            return False
     if before > 0 and signs[before].kind == "open" and signs[before - 1].kind == "op":
         return False
     while before >= 0 and signs[before].kind == "word":
