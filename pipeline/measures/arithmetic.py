@@ -152,6 +152,9 @@ def _before(signs: Sequence[Token], place: int) -> list[Sequence[Token]]:
         if start < 0:
             return []
         begin = start
+        if start > 0 and signs[start].kind == "open" and _touches(signs, start):
+            # 2(3 + 4)
+            return []
         if start > 0 and signs[start - 1].kind == "op":
             sign = start - 1
             if sign == 0 or signs[sign - 1].kind in ("equals", "stop", "open"):
@@ -181,6 +184,11 @@ def _begins(signs: Sequence[Token], begin: int) -> bool:
     while before >= 0 and signs[before].kind == "word":
         before -= 1
     return before < 0 or signs[before].kind not in ("op", "variable")
+
+
+def _touches(signs: Sequence[Token], place: int) -> bool:
+    """Whether a bracket follows a number or bracket without a blank, which means times."""
+    return signs[place - 1].kind in ("number", "close") and signs[place - 1].end == signs[place].start
 
 
 def _is_unit(sign: Token) -> bool:
@@ -218,7 +226,7 @@ def _after(signs: Sequence[Token], place: int) -> list[Sequence[Token]]:
                 return []
             break
         end = after
-    if end < len(signs) and signs[end].kind in ("variable", "open"):
+    if end < len(signs) and (signs[end].kind == "variable" or (signs[end].kind == "open" and _touches(signs, end))):
         return []
     if end + 1 < len(signs) and signs[end].text.casefold() in _OPERATOR_WORDS and signs[end + 1].kind == "number":
         return []

@@ -51,6 +51,9 @@ TRUE = [
     "2 million * 3 = 6,000,000",
     "-3 + 5 = 2",
     "- 5 + 3 = 8",
+    "2 + 3 = 5 (apples)",
+    "$35 x (52 x 2) = $35 x 104 = $3640",
+    "500 cubic inches * (60%) = 300",
     "3 - 5 = -2",
 ]
 
@@ -97,6 +100,9 @@ def test_false_equations_are_found_with_what_they_come_to(text: str) -> None:
         "4 * their 3 + 2 = 14",
         "10 - 4 are left so the price = 30",
         "divided by 3 + 4 = 5",
+        "2(3 + 4) = 13",
+        "2 + 12 = 2(7)",
+        "3 + 4 * 2 + ... = 11",
         "11 a.m. + 3 hours = 2 p.m.",
         "3:30 + 2 = 5:30",
         "1,5 * 2 = 3",
