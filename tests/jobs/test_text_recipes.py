@@ -13,7 +13,7 @@ import pytest
 from catalog.decisions import Duplicates, Licence
 from jobs.run import load_plan
 from pipeline.plan import Plan
-from tests.pipeline.pictures import CORPORA
+from tests.pipeline.pictures import CORPORA, encode, scene
 from tests.pipeline.runs import curate, final_states, workers
 
 PARAGRAPH = (
@@ -119,6 +119,20 @@ CHAINS: dict[str, tuple[dict[str, Any], tuple[str, str | None]]] = {
 }
 
 
+SEEN = {
+    "question": "Which muscle is marked in <image 1>?",
+    "options": "['Soleus', 'Plantaris', 'Popliteus']",
+    "chain_of_thought": "The mark in <image 1> lies deep behind the knee.\nAnswer: C",
+    "answer": "C",
+}
+PICTURED: dict[str, tuple[dict[str, Any], tuple[str, str | None]]] = {
+    "seen": ({}, KEPT),
+    "unseen": ({"chain_of_thought": "Both <image 1> and <image 2> show it.\nAnswer: C"}, ("dropped", "pictures")),
+    "mistaken": ({"chain_of_thought": "It lies far in front of the shin bone.\nAnswer: $A$"}, ("dropped", "answer")),
+    "told": ({"chain_of_thought": "Answer: C\nFor it is the one that lies behind."}, ("dropped", "leak")),
+}
+
+
 @pytest.fixture(scope="module")
 def chains(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str | None]]:
     folder = tmp_path_factory.mktemp("chains")
@@ -130,13 +144,18 @@ def chains(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str
     copy = next(row for row in records if row["id"] == "good")
     records.append({**copy, "id": "copy"})
     write(folder, "reasoning", records, "chains.jsonl")
+    with folder.joinpath("reasoning", "manifest.jsonl").open("a") as manifest:
+        for name, (change, _) in PICTURED.items():
+            folder.joinpath("reasoning", f"{name}.png").write_bytes(encode(scene(32, 32)))
+            line = {"id": name, "kind": "file", "file": f"{name}.png", "licence": "MIT", **SEEN, **change}
+            manifest.write(json.dumps(line) + "\n")
     curate(load_plan("reasoning", []), folder, folder / "store")
     return final_states(folder / "store", "reasoning")
 
 
-@pytest.mark.parametrize("name", [name for name in CHAINS if name != "good"])
+@pytest.mark.parametrize("name", [name for name in (*CHAINS, *PICTURED) if name != "good"])
 def test_a_chain_ends_where_it_should(chains: dict[str, tuple[str, str | None]], name: str) -> None:
-    assert chains[name] == CHAINS[name][1]
+    assert chains[name] == (CHAINS | PICTURED)[name][1]
 
 
 def test_of_two_equal_chains_one_is_kept(chains: dict[str, tuple[str, str | None]]) -> None:
