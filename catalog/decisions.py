@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 from polars import selectors
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from catalog.keys import key_of
 from catalog.rules import Rule, verdicts
@@ -88,17 +88,47 @@ class Near(BaseModel):
     verify: str | None = None
     per_record: int = Field(default=8, ge=1)
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of hashes."""
+        return (self.column, *self.variants)
+
+
+class NearTexts(BaseModel):
+    """Near-duplicates by MinHash: texts whose sets of shingles overlap by `jaccard` or more (catalog.near_texts)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    column: str = "minhash"
+    jaccard: float = Field(ge=0.3, le=1)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The column of signatures."""
+        return (self.column,)
+
+
+def _kind_of_near(value: Any) -> str:
+    texts = "jaccard" in value if isinstance(value, Mapping) else isinstance(value, NearTexts)
+    return "texts" if texts else "pictures"
+
+
+AnyNear = Annotated[Annotated[Near, Tag("pictures")] | Annotated[NearTexts, Tag("texts")], Discriminator(_kind_of_near)]
+
 
 class Duplicates(Decision):
-    """Keeps the first of each set of equal or near-equal pictures, in the stated order; ties by key."""
+    """Keeps the first of each set of equal or near-equal records, in the stated order; ties by key.
+
+    Equal are pictures of one digest, or, where `exact` names a column, records with one value of it.
+    """
 
     decide: Literal["duplicates"]
     role: str = "image"
     order: tuple[str, ...] = ()
-    exact: bool = True
+    exact: bool | str = True
     placeholder_sources: int | None = Field(default=None, ge=2)
     placeholder_field: str = "url"
-    near: Near | None = None
+    near: AnyNear | None = None
 
     @field_validator("order")
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,9 +13,11 @@ from numpy.typing import NDArray
 
 from catalog.candidates import Variants, candidates
 from catalog.candidates import decide as decide_verified
-from catalog.decisions import Duplicates, Inputs, Verdicts, finish
+from catalog.decisions import Duplicates, Inputs, Near, NearTexts, Verdicts, finish
 from catalog.duplicates import KEPT, exact, greedy, placeholders, strangers
+from catalog.errors import UserError
 from catalog.hamming import Ints
+from catalog.near_texts import alike
 
 Compare = Callable[[pl.Series, pl.Series], NDArray[np.bool_]]
 """Says of pairs of record keys whether they show the same picture."""
@@ -36,9 +39,11 @@ class _Judged:
 def decide_duplicates(decision: Duplicates, inputs: Inputs, digest_column: str, compare: Compare | None) -> Verdicts:
     """Verdicts bucket by bucket: duplicates with their kept representative, placeholders dropped as such.
 
-    `digest_column` gives the digest of the medium that counts; `compare` verifies near candidates if the decision says
-    so.
+    `digest_column` gives the digest of the medium that counts, unless the decision names a column of its own; `compare`
+    verifies near candidates if the decision says so.
     """
+    if isinstance(decision.exact, str):
+        digest_column = decision.exact
     keys, judged = _judge(decision, inputs, digest_column, compare)
     start = 0
     for bucket, own in keys.parts():
@@ -112,11 +117,11 @@ def _judge(decision: Duplicates, inputs: Inputs, digest_column: str, compare: Co
     if decision.placeholder_sources is not None:
         wanted.append(decision.placeholder_field)
     if near is not None:
-        wanted += [near.column, *near.variants]
+        wanted += near.columns
     wanted = list(dict.fromkeys(wanted))
     keys = _Keys()
     small: list[pl.DataFrame] = []
-    hashes: list[Ints] = []
+    hashes: list[NDArray[Any]] = []
     hashed: list[NDArray[np.bool_]] = []
     variants = _VariantHashes()
     kin: list[pl.DataFrame] = []
@@ -126,8 +131,10 @@ def _judge(decision: Duplicates, inputs: Inputs, digest_column: str, compare: Co
         keys.add(bucket, frame["record_key"])
         if near is not None:
             hashed.append(frame[near.column].is_not_null().to_numpy())
-            hashes.append(frame[near.column].fill_null(0).to_numpy().astype(np.int64))
-            for column in near.variants:
+            hashes.append(
+                _signatures(frame[near.column]) if isinstance(near, NearTexts) else _hashes(frame[near.column])
+            )
+            for column in near.columns[1:]:
                 variants.add(frame[column], rows)
         kin.append(
             frame.select("split_group", row=pl.int_range(rows, rows + frame.height, dtype=pl.Int64)).filter(
@@ -161,11 +168,14 @@ def _judge(decision: Duplicates, inputs: Inputs, digest_column: str, compare: Co
         alive = np.delete(alive, twins)
     del facts, small
     if near is not None and len(alive):
-        # A picture without a hash is near nothing.
+        # What has no hash is near nothing.
         alive = alive[np.concatenate(hashed)[alive]]
-        full = np.concatenate(hashes)
-        hashes.clear()
-        lost, leaders, bits = _near(decision, full, alive, order, variants, lineage, keys, compare)
+        if isinstance(near, NearTexts):
+            lost, leaders, bits = _near_texts(near, hashes, alive, order, lineage)
+        else:
+            full = np.concatenate(hashes)
+            hashes.clear()
+            lost, leaders, bits = _near(near, full, alive, order, variants, lineage, keys, compare)
         representative[lost], distance[lost], kind[lost] = leaders, bits, 2
         # A twin follows its head to the picture that the head is a near duplicate of.
         twins = np.flatnonzero(kind == 1)
@@ -181,7 +191,7 @@ def _judge(decision: Duplicates, inputs: Inputs, digest_column: str, compare: Co
 
 
 def _near(
-    decision: Duplicates,
+    near: Near,
     full: Ints,
     alive: Ints,
     order: Ints,
@@ -191,8 +201,6 @@ def _near(
     compare: Compare | None,
 ) -> tuple[Ints, Ints, Ints]:
     """Rows that are near duplicates, their representatives, and the distances."""
-    near = decision.near
-    assert near is not None
     ranks = _dense(order[alive])
     lines = None if lineage is None else lineage[alive]
     if near.verify is None:
@@ -222,6 +230,42 @@ def _near(
     leaders = representative[lost]
     bits = np.bitwise_count((full[alive[lost]] ^ full[alive[leaders]]).view(np.uint64)).astype(np.int64)
     return alive[lost], alive[leaders], bits
+
+
+def _near_texts(
+    near: NearTexts, parts: list[NDArray[Any]], alive: Ints, order: Ints, lineage: Ints | None
+) -> tuple[Ints, Ints, Ints]:
+    """As above, by signatures; a part is [records with a signature or not, permutations], [n, 0] where none has one."""
+    widths = sorted({part.shape[1] for part in parts} - {0})
+    if len(alive) == 0:
+        none = np.zeros(0, np.int64)
+        return none, none, none
+    if len(widths) != 1:
+        raise UserError(f"{near.column} holds signatures of {widths} numbers; measure all records the same way")
+    wide = [part if part.shape[1] else np.zeros((len(part), widths[0]), np.uint32) for part in parts]
+    signatures = np.concatenate(wide)[alive]
+    found = alike(signatures, _dense(order[alive]), near.jaccard, None if lineage is None else lineage[alive])
+    lost = np.flatnonzero(found.duplicate)
+    return alive[lost], alive[found.representative[lost]], found.distance[lost]
+
+
+def _hashes(column: pl.Series) -> Ints:
+    """64-bit hashes, 0 for null."""
+    return column.fill_null(0).to_numpy().astype(np.int64)
+
+
+def _signatures(column: pl.Series) -> NDArray[np.uint32]:
+    """Signatures [rows, permutations], zeros for null; [rows, 0] if all are."""
+    present = column.is_not_null().to_numpy()
+    known = column.drop_nulls()
+    if not len(known):
+        return np.zeros((len(column), 0), np.uint32)
+    sizes = known.list.len().unique().to_list()
+    if len(sizes) != 1:
+        raise UserError(f"{column.name} holds signatures of {sorted(sizes)} numbers; measure all records the same way")
+    signatures = np.zeros((len(column), sizes[0]), np.uint32)
+    signatures[present] = known.explode().to_numpy().astype(np.uint32).reshape(-1, sizes[0])
+    return signatures
 
 
 class _VariantHashes:

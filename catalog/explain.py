@@ -101,7 +101,7 @@ def _step(name: str, node: dict[str, Any], row: dict[str, Any]) -> Step:
     if row.get("failing"):
         said += f" (fails {', '.join(row['failing'])})"
     if row.get("representative"):
-        said += f" of {row['representative']}, {row['distance']} bits away"
+        said += f" of {row['representative']}, {row['distance']} apart"
     if row.get("value"):
         said += f" -> {row['value']}"
     values = {column: _short(value) for column, value in row.items() if column not in _BOOKKEEPING}

@@ -216,7 +216,7 @@ def _text_names(recipe: Mapping[str, Any]) -> list[str]:
 def _hash_columns(recipe: Mapping[str, Any]) -> list[str]:
     """Columns whose numbers mean nothing to a person."""
     near = [node["near"] for node in recipe["nodes"].values() if node.get("decide") == "duplicates" and node["near"]]
-    return [column for some in near for column in (some["column"], *some["variants"])]
+    return [column for some in near for column in (some["column"], *some.get("variants", ()))]
 
 
 # -- counting ------------------------------------------------------------------------------------------------------

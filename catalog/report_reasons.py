@@ -131,10 +131,13 @@ def _of_rule(node: Mapping[str, Any], rule: Mapping[str, Any], name: str) -> _As
 def _of_duplicates(node: Mapping[str, Any], reason: str) -> _Asked:
     near = node["near"]
     if reason == "exact":
-        return _Asked("the same bytes as a kept record")
+        by = node["exact"] if isinstance(node["exact"], str) else "bytes"
+        return _Asked(f"the same {by} as a kept record")
     if reason == "placeholder":
         least = node["placeholder_sources"]
         return _Asked(f"one picture under {least} or more values of {node['placeholder_field']}", f">= {least}")
+    if reason == "near" and near and "jaccard" in near:
+        return _Asked(f"{near['column']} alike a kept record's", f">= {near['jaccard']:g} Jaccard, about")
     if reason == "near" and near:
         verified = f", and {near['verify']} agrees" if near["verify"] else ""
         condition = f"{near['column']} within {near['distance']} bits of a kept record{verified}"

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from catalog import schemas
 from catalog.columns import Column
-from catalog.decisions import Decision, Duplicates, Licence, Quota, Route, Rules, Split
+from catalog.decisions import Decision, Duplicates, Licence, Near, NearTexts, Quota, Route, Rules, Split
 from catalog.errors import UserError
 from catalog.keys import fingerprint
 from catalog.rules import SKIP, Condition, OnNull, check_ranges, check_types, parse
@@ -375,10 +375,17 @@ def _resolve_decision(
             need(item.split()[0], f"nodes.{name}.order")
         if node.placeholder_sources is not None:
             need(node.placeholder_field, f"nodes.{name}.placeholder_field")
+        if isinstance(node.exact, str):
+            need(node.exact, f"nodes.{name}.exact")
         if node.near is not None:
-            for column in (node.near.column, *node.near.variants):
+            for column in node.near.columns:
                 need(column, f"nodes.{name}.near")
-            if node.near.verify is not None:
+                if isinstance(node.near, NearTexts) and not pa.types.is_list(contracts[column].type):
+                    kind = contracts[column].type
+                    raise UserError(
+                        f"nodes.{name}.near: {column!r} is {kind}, no signature; `measure: minhash` writes one"
+                    )
+            if isinstance(node.near, Near) and node.near.verify is not None:
                 verify, _ = plan_operator(name, node.near.verify, {}, planned, {})
     else:
         assert isinstance(node, Split)

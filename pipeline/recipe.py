@@ -296,7 +296,10 @@ def _place(loc: tuple[int | str, ...]) -> list[str]:
         tags = 1
     elif parts[:1] == ["nodes"]:
         tags = 2 if parts[2:3] == ["decide"] else 1
-    return parts[:2] + parts[2 + tags :]
+    rest = parts[2 + tags :]
+    if tags == 2 and rest[:1] == ["near"]:
+        rest = rest[:1] + rest[2:]
+    return parts[:2] + rest
 
 
 def operator_nodes(recipe: Recipe) -> Iterator[tuple[str, OperatorNode]]:

@@ -15,6 +15,7 @@ from pipeline.media import MediaRef
 from pipeline.sources.base import BadRow, DottedPath, FieldName, Source, SourceRow
 from pipeline.sources.fields import FieldMap, follow, mistyped, show, show_place
 from pipeline.sources.ids import with_unique_ids
+from pipeline.sources.records import RecordFile, Records
 from pipeline.sources.root import MediaRoot
 
 MAX_LINE = 16 * 2**20
@@ -25,19 +26,29 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Jsonl(Source):
-    """`kind: jsonl`. `media` names, per role, the dotted path of the line that holds the file's path."""
+    """`kind: jsonl`. `media` names, per role, the dotted path of the line that holds the file's path.
+
+    With `records`, the path `record` of each line leads to the fields of the record it names in a second file.
+    """
 
     kind: Literal["jsonl"]
     manifest: Annotated[str, Field(min_length=1)]
     media: dict[FieldName, DottedPath] = Field(default_factory=dict)
+    records: Records | None = None
 
     def check(self, root: Path) -> None:
-        """Raise UserError unless the manifest is a readable file below the root."""
-        MediaRoot(root).own_file(self.manifest, "manifest")
+        """Raise UserError unless the manifest, and the file of records, are readable files below the root."""
+        self.inputs(root)
 
     def inputs(self, root: Path) -> list[Path]:
-        """The manifest."""
-        return [root / MediaRoot(root).own_file(self.manifest, "manifest")]
+        """The manifest and the file of records."""
+        media_root = MediaRoot(root)
+        manifest = media_root.own_file(self.manifest, "manifest")
+        if self.records is None:
+            return [root / manifest]
+        folder = manifest.rpartition("/")[0]
+        beside = f"{folder}/{self.records.file}" if folder else self.records.file
+        return sorted([root / manifest, root / media_root.own_file(beside, "records")])
 
     def rows(self, root: Path) -> Iterator[SourceRow]:
         """The selected lines in file order."""
@@ -46,7 +57,11 @@ class Jsonl(Source):
     def _numbered_rows(self, root: Path) -> Iterator[tuple[int, SourceRow]]:
         media_root = MediaRoot(root)
         manifest = media_root.own_file(self.manifest, "manifest")
-        reader = _LineReader(self, media_root, manifest.rpartition("/")[0])
+        beside = None
+        if self.records is not None:
+            (path,) = set(self.inputs(root)) - {root / manifest}
+            beside = RecordFile(path, self.records.line)
+        reader = _LineReader(self, media_root, manifest.rpartition("/")[0], beside)
         shown = show_place(manifest)
         for number, line, ended in read_lines(root / manifest):
             if not line.strip():
@@ -66,11 +81,12 @@ class Jsonl(Source):
 class _LineReader:
     """Turns the lines of one manifest into rows."""
 
-    def __init__(self, source: Jsonl, media_root: MediaRoot, folder: str) -> None:
+    def __init__(self, source: Jsonl, media_root: MediaRoot, folder: str, records: RecordFile | None) -> None:
         self._source = source
         self._fields = FieldMap(source)
         self._media_root = media_root
         self._folder = folder
+        self._records = records
         self._media = [(role, path, tuple(path.split("."))) for role, path in source.media.items()]
 
     def read(self, place: str, number: int, line: bytes) -> SourceRow | None:
@@ -78,6 +94,8 @@ class _LineReader:
         values = parse_object(line, first=number == 1)
         if not self._fields.selects(values):
             return None
+        if self._records is not None:
+            values = {**values, "record": self._records.of(values)}
         fields = self._fields.apply(values)
         try:
             media = tuple([self._ref(values, *entry) for entry in self._media])
