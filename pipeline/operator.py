@@ -207,6 +207,8 @@ _BUILT_IN: dict[str, str] = {
     "text": "pipeline.measures.text:Text",
     "scores": "pipeline.measures.scores:Scores",
     "same_picture": "pipeline.measures.comparison:SamePicture",
+    "pair": "pipeline.measures.pair:Pair",
+    "instruction": "pipeline.measures.instruction:Instruction",
     "metadata": "pipeline.annotations.metadata:Metadata",
     "openai": "pipeline.annotations.openai:OpenAI",
     "encode": "pipeline.encode:Encode",

@@ -118,7 +118,7 @@ def describe(picture: NDArray[np.uint8]) -> Descriptors:
 
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
         raise ValueError(f"picture is {picture.dtype} {picture.shape}; expected uint8 [height, width, 3]")
-    _settle()
+    settle()
     gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     height, width = gray.shape
     large = _resized(gray, _sides(height, width, _KEY_SIDE))
@@ -135,7 +135,7 @@ def describe(picture: NDArray[np.uint8]) -> Descriptors:
 
 def match(a: Descriptors, b: Descriptors) -> Match:
     """Compare two described pictures; the first way to lay b over a that convinces ends the search."""
-    _settle()
+    settle()
     if min(a.gray.std(), b.gray.std()) < _FLAT or _is_tiny(a) or _is_tiny(b):
         return _match_colours(a, b)
     best = Match(0.0, 0, False, 1.0, 0.0)
@@ -148,7 +148,14 @@ def match(a: Descriptors, b: Descriptors) -> Match:
     return best
 
 
-def _settle() -> None:
+def key_point_map(a: Descriptors, b: Descriptors) -> tuple[Floats, int] | None:
+    """The map from a's frame to b's that most key points agree with, and how many do; None without such a map."""
+    settle()
+    way = _by_points(a, b, mirrored=False)
+    return None if way is None else (way.map, way.inliers)
+
+
+def settle() -> None:
     """Make OpenCV a pure function: one thread, one seed."""
     import cv2
 
