@@ -70,7 +70,8 @@ class Change:
     """Where and how much two laid pictures differ; distances are CIELAB.
 
     `mask`: bool [height, width]; `tone_shift`: mean distance that one tone curve for the whole picture explains;
-    `inside` and `outside`: mean distance within and without the mask, None where there is nothing.
+    `inside` and `outside`: mean distance within and without the mask, None where there is nothing; `drift`: that
+    without the mask before the tone curve. `outline_gain`: see `_outline_gain`.
     """
 
     mask: Mask
@@ -78,6 +79,7 @@ class Change:
     tone_shift: float
     inside: float | None
     outside: float | None
+    drift: float | None
     parts: int
     compactness: float | None
     outline_gain: float | None
@@ -118,7 +120,7 @@ def change(laid: Laid) -> Change:
     one, two = (cv2.GaussianBlur(each, (0, 0), _BLUR) for each in (laid.source, laid.target))
     toned, shift = _toned(one, two, laid.inside)
     mask, parts = _mask(toned, two, laid.inside)
-    far = np.linalg.norm(toned - two, axis=2)
+    far, raw = (np.linalg.norm(each - two, axis=2) for each in (toned, one))
     rest = laid.inside & ~mask
     area = int(mask.sum())
     share = area / max(1, int(laid.inside.sum()))
@@ -128,6 +130,7 @@ def change(laid: Laid) -> Change:
         tone_shift=shift,
         inside=float(far[mask].mean()) if area else None,
         outside=float(far[rest].mean()) if rest.any() else None,
+        drift=float(raw[rest].mean()) if rest.any() else None,
         parts=parts,
         compactness=_compactness(mask) if area else None,
         outline_gain=_outline_gain(one, two, mask, laid.inside) if 0 < share <= _LOCAL else None,

@@ -58,6 +58,7 @@ class Pair(Measure):
             Column("change_share", real, "share of the covered area that differs beyond noise and tone", 0, 1),
             Column("change_strength", real, "mean distance where it differs; null where nowhere", 0, 400),
             Column("outside_difference", real, "mean distance elsewhere; null without elsewhere", 0, 400, "lower"),
+            Column("drift", real, "outside_difference before the tone is taken out", 0, 400, "lower"),
             Column("change_parts", whole, "separate changed areas", 0, None, "lower"),
             Column("compactness", real, "share of its bounding box that the changed area fills", 0, 1, "higher"),
             Column(
@@ -101,6 +102,7 @@ class Pair(Measure):
             min(1.0, found.share),
             found.inside,
             found.outside,
+            found.drift,
             found.parts,
             found.compactness,
             found.outline_gain,
