@@ -7,7 +7,7 @@ them. Everything follows from the pair's name.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -122,7 +122,8 @@ def edit_pair(kind: Kind, number: int) -> EditPair:
         return _made(name, kind, f"Turn the picture into {style}.", rng, scene, restyled(scene, style))
     if kind == "unchanged":
         return _made(name, kind, add, rng, scene, _slightly_toned(rng, scene))
-    stranger = np.asarray(_scene(name + " elsewhere", rng, number + 1).image.convert("RGB"), np.float32)
+    # Another scene of the same kind and size: what a shuffled manifest would bring.
+    stranger = np.asarray(_scene(f"{name} elsewhere", rng, number).image.convert("RGB"), np.float32)
     return _made(name, kind, add, rng, scene, stranger)
 
 
@@ -145,7 +146,7 @@ def restyled(pixels: Floats, style: str) -> Floats:
     return np.asarray(cv2.medianBlur(flat, 7) // 64 * 64 + 32, np.float32)
 
 
-def write_pairs(folder: Path, made: Iterator[EditPair] | list[EditPair]) -> list[EditPair]:
+def write_pairs(folder: Path, made: Iterable[EditPair]) -> list[EditPair]:
     """Write pairs into a folder as files/ and pairs.jsonl; what was written."""
     files = folder / "files"
     files.mkdir(parents=True, exist_ok=True)

@@ -36,8 +36,9 @@ _SPOT = 0.0002
 _GAINS = (0.7, 1.4)
 # Share of the picture that must follow a tone curve before it is one.
 _LEAST_ALIKE = 0.25
-# A way to lay one over the other must leave less than this share of what the plain one leaves.
-_BETTER = 0.8
+# Grey levels by which a textured place may differ when the way to lay one over the other is right; gradient from
+# which a place is textured; share of them that fit where no way is sought; by how much a better way must be better.
+_SAME_COLOUR, _LEAST_STEEP, _FITS, _GAIN = 16, 1.0, 0.9, 0.05
 # Key points that must agree on a map before it is tried; affine maps beyond these bounds are no camera's.
 _POINTS, _MOST_SCALE, _MOST_SHIFT = 12, 1.5, 0.35
 # Changes beyond this share of the picture have no outline of their own.
@@ -99,15 +100,16 @@ def lay(source: Picture, target: Picture, points: tuple[Descriptors, Descriptors
     settle()
     size = analysis_size(*source.shape[:2])
     one, two = _resized(source, size), _resized(target, size)
-    textured = _texture(one) > 12
+    steep = _texture(one)
+    textured = steep > max(_LEAST_STEEP, float(np.quantile(steep, 0.75)))
     plain = np.eye(2, 3)
-    best, best_rest = plain, _rest(one, two, plain, textured)
-    # Below, no other way could be seen to be better.
-    if best_rest > 4 and textured.any():
+    best, best_fit = plain, _fit(one, two, plain, textured)
+    # Where nearly all agrees, no other way could be seen to be better.
+    if textured.any() and best_fit < _FITS:
         for way in _ways(one, two, points, size):
-            rest = _rest(one, two, way, textured)
-            if rest < _BETTER * best_rest:
-                best, best_rest = way, rest
+            fit = _fit(one, two, way, textured)
+            if fit > max(best_fit + _GAIN, best_fit * (1 + _GAIN)):
+                best, best_fit = way, fit
     moved, inside = _warped(two, best, size)
     return Laid(_lab(one), _lab(moved), inside, _offset(best, size))
 
@@ -142,7 +144,8 @@ def structure(source: Picture, target: Picture) -> float:
 
     The direction of the strongest gradient, its sign left out, is correlated at every cyclic shift of one field
     over the other. So a drawing, a mosaic or an edge map of a picture agrees with it, whatever its colours: seen
-    are 7 and more, while of 866 pairs of unrelated pictures none passes 5. A shift of 2 % is allowed for.
+    are 7 and more. Of 896 pairs of unrelated photographs none passes 5; of drawn lakes with one horizon, 9.
+    A shift of 2 % is allowed for.
     """
     settle()
     one, two = _field(source), _field(target)
@@ -222,16 +225,15 @@ def _warped(picture: Picture, way: Floats, size: tuple[int, int]) -> tuple[Pictu
     return moved, cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=1) > 0
 
 
-def _rest(one: Picture, two: Picture, way: Floats, textured: Mask) -> float:
-    """Median difference, in grey levels, at the textured places of the source that the target covers."""
+def _fit(one: Picture, two: Picture, way: Floats, textured: Mask) -> float:
+    """Share of the textured places of the source at which the target, laid so, has the same colour."""
     import cv2
 
+    if not textured.any():
+        return 0.0
     moved, inside = _warped(two, way, (one.shape[1], one.shape[0]))
-    where = inside & textured
-    if where.sum() < 0.3 * textured.sum() or not where.any():
-        return math.inf
     apart = cv2.absdiff(cv2.GaussianBlur(one, (0, 0), 1), cv2.GaussianBlur(moved, (0, 0), 1)).max(axis=2)
-    return float(np.median(apart[where]))
+    return float(((apart < _SAME_COLOUR) & inside)[textured].mean())
 
 
 def _offset(way: Floats, size: tuple[int, int]) -> float:
@@ -246,7 +248,7 @@ def _toned(one: Floats, two: Floats, inside: Mask) -> tuple[Floats, float]:
     What counts is texture that both have: a sky that became a blank wall follows any curve.
     """
     covered = int(inside.sum())
-    weight = np.minimum(_steepness(one), _steepness(two)) + 0.02
+    weight = np.minimum(_steepness(one), _steepness(two))
     starts = [one]
     if covered:
         # An edit may hold most of the picture, and then the median is its own: tried, not trusted.

@@ -18,6 +18,8 @@ SHOWN: tuple[tuple[str, dict[str, Any]], ...] = (
     ("pixels", {}),
     ("phash", {}),
     ("text", {}),
+    ("pair", {}),
+    ("instruction", {}),
     ("scores", {"column": "score", "name": "artimuse", "low": 0, "high": 100}),
 )
 """The measures of the page with the parameters they are shown with."""
