@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +35,9 @@ KINDS: tuple[Kind, ...] = (
 and target the wrong way round. The first five are good pairs."""
 STYLES = ("a pencil sketch", "an oil painting", "a warm sepia print", "a night scene", "a poster of few colours")
 
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom as shares of the frame."""
+
 _THINGS = ("balloon", "kite", "sign")
 _NAMES = ("red", "orange", "yellow", "blue", "purple", "pink")
 
@@ -43,7 +46,7 @@ _NAMES = ("red", "orange", "yellow", "blue", "purple", "pink")
 class EditPair:
     """A source and a target as files, the instruction, and the truth.
 
-    `box`: left, top, right, bottom of what was edited as shares of the frame; None where nothing or everything was.
+    `box`: where something was edited; None where nothing or everything was.
     """
 
     name: str
@@ -51,7 +54,7 @@ class EditPair:
     instruction: str
     source: bytes
     target: bytes
-    box: tuple[float, float, float, float] | None = None
+    box: Box | None = None
 
     def line(self) -> dict[str, Any]:
         """The line of a manifest in the layout of the sample corpora."""
@@ -98,33 +101,36 @@ def edit_pair(kind: Kind, number: int) -> EditPair:
     box = _box(thing, scene)
     article = "an" if thing.colour == "orange" else "a"
     add, remove = f"Add {article} {thing.words}.", f"Remove the {thing.words}."
-    if kind == "added":
-        return _made(name, kind, add, rng, scene, with_thing, box)
-    if kind == "removed":
-        return _made(name, kind, remove, rng, with_thing, scene, box)
-    if kind == "swapped":
-        asked, before, after = (add, with_thing, scene) if number % 2 else (remove, scene, with_thing)
-        return _made(name, kind, asked, rng, before, after, box)
-    if kind == "recoloured":
-        other = str(rng.choice([each for each in _NAMES if each != thing.colour]))
-        again = _painted(rng, scene, _Thing(thing.kind, other, thing.x, thing.y, thing.radius))
-        return _made(name, kind, f"Change the colour of the {thing.words} to {other}.", rng, with_thing, again, box)
-    if kind == "moved":
-        width = scene.shape[1]
-        step = thing.radius * 3 * (1 if thing.x < width / 2 else -1)
-        there = _Thing(thing.kind, thing.colour, thing.x + step, thing.y, thing.radius)
-        both = _joined(box, _box(there, scene))
-        side = "right" if step > 0 else "left"
-        asked = f"Move the {thing.words} to the {side}."
-        return _made(name, kind, asked, rng, with_thing, _painted(rng, scene, there), both)
-    if kind == "restyled":
-        style = STYLES[number % len(STYLES)]
-        return _made(name, kind, f"Turn the picture into {style}.", rng, scene, restyled(scene, style))
-    if kind == "unchanged":
-        return _made(name, kind, add, rng, scene, _slightly_toned(rng, scene))
-    # Another scene of the same kind and size: what a shuffled manifest would bring.
-    stranger = np.asarray(_scene(f"{name} elsewhere", rng, number).image.convert("RGB"), np.float32)
-    return _made(name, kind, add, rng, scene, stranger)
+    asked, before, after = add, scene, with_thing
+    edited: Box | None = box
+    match kind:
+        case "removed":
+            asked, before, after = remove, with_thing, scene
+        case "swapped" if number % 2:
+            asked, before, after = add, with_thing, scene
+        case "swapped":
+            asked = remove
+        case "recoloured":
+            other = str(rng.choice([each for each in _NAMES if each != thing.colour]))
+            asked, before = f"Change the colour of the {thing.words} to {other}.", with_thing
+            after = _painted(rng, scene, replace(thing, colour=other))
+        case "moved":
+            step = thing.radius * 3 * (1 if thing.x < scene.shape[1] / 2 else -1)
+            there = replace(thing, x=thing.x + step)
+            asked, before = f"Move the {thing.words} to the {'right' if step > 0 else 'left'}.", with_thing
+            after, edited = _painted(rng, scene, there), _joined(box, _box(there, scene))
+        case "restyled":
+            style = STYLES[number % len(STYLES)]
+            asked, after, edited = f"Turn the picture into {style}.", restyled(scene, style), None
+        case "unchanged":
+            after, edited = _slightly_toned(rng, scene), None
+        case "unrelated":
+            # Another scene of the same kind and size: what a shuffled manifest would bring.
+            stranger = _scene(f"{name} elsewhere", rng, number)
+            after, edited = np.asarray(stranger.image.convert("RGB"), np.float32), None
+        case _:
+            pass
+    return _made(EditPair(name, kind, asked, b"", b"", edited), rng, before, after)
 
 
 def restyled(pixels: Floats, style: str) -> Floats:
@@ -198,16 +204,14 @@ def _outlines(thing: _Thing) -> list[Points]:
     return [rectangle(x - r, y - r, 2 * r, 1.4 * r), rectangle(x - r * 0.1, y, r * 0.2, r)]
 
 
-def _box(thing: _Thing, scene: Floats) -> tuple[float, float, float, float]:
+def _box(thing: _Thing, scene: Floats) -> Box:
     height, width = scene.shape[:2]
     x, y, r = thing.x, thing.y, thing.radius
     return (max(0.0, (x - r) / width), max(0.0, (y - r) / height), min(1.0, (x + r) / width),
             min(1.0, (y + r * 1.9) / height))  # fmt: skip
 
 
-def _joined(
-    one: tuple[float, float, float, float], two: tuple[float, float, float, float]
-) -> tuple[float, float, float, float]:
+def _joined(one: Box, two: Box) -> Box:
     return min(one[0], two[0]), min(one[1], two[1]), max(one[2], two[2]), max(one[3], two[3])
 
 
@@ -217,22 +221,14 @@ def _slightly_toned(rng: np.random.Generator, scene: Floats) -> Floats:
     return np.asarray(cv2.GaussianBlur(scene, (0, 0), 0.6) * gain + offset, np.float32)
 
 
-def _made(
-    name: str,
-    kind: Kind,
-    instruction: str,
-    rng: np.random.Generator,
-    before: Floats,
-    after: Floats,
-    box: tuple[float, float, float, float] | None = None,
-) -> EditPair:
-    """Both sides as files: the target with its own noise, often at another size, compressed harder."""
+def _made(pair: EditPair, rng: np.random.Generator, before: Floats, after: Floats) -> EditPair:
+    """The pair with both sides as files: the target with its own noise, often at another size, compressed harder."""
     height, width = after.shape[:2]
     grainy = after + rng.standard_normal(after.shape).astype(np.float32) * 1.5
     scale = (1.0, 0.8, 1.25, 1.0)[int(rng.integers(4))]
     target = _image(grainy).resize((round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)
     quality = int(rng.integers(70, 90))
-    return EditPair(name, kind, instruction, encoded(_image(before), quality=93), encoded(target, quality=quality), box)
+    return replace(pair, source=encoded(_image(before), quality=93), target=encoded(target, quality=quality))
 
 
 def _image(pixels: Floats) -> Image.Image:

@@ -103,7 +103,8 @@ def lay(source: Picture, target: Picture, points: tuple[Descriptors, Descriptors
     steep = _texture(one)
     textured = steep > max(_LEAST_STEEP, float(np.quantile(steep, 0.75)))
     plain = np.eye(2, 3)
-    best, best_fit = plain, _fit(one, two, plain, textured)
+    best: Floats = plain
+    best_fit = _fit(one, two, plain, textured)
     # Where nearly all agrees, no other way could be seen to be better.
     if textured.any() and best_fit < _FITS:
         for way in _ways(one, two, points, size):
@@ -203,10 +204,10 @@ def _ways(
         return ()
     # From corners of pixels to their centres.
     start[:, 2] += 0.5 * (start[:, :2].sum(axis=1) - 1)
-    greys = [cv2.GaussianBlur(cv2.cvtColor(each, cv2.COLOR_RGB2GRAY), (0, 0), 1.5) for each in (one, two)]
+    first, second = (cv2.GaussianBlur(cv2.cvtColor(each, cv2.COLOR_RGB2GRAY), (0, 0), 1.5) for each in (one, two))
     stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-4)
     try:
-        _, refined = cv2.findTransformECC(*greys, start.astype(np.float32), cv2.MOTION_AFFINE, stop)
+        _, refined = cv2.findTransformECC(first, second, start.astype(np.float32), cv2.MOTION_AFFINE, stop)
     except cv2.error:
         return (start,)
     return (start, refined.astype(np.float64))
@@ -254,7 +255,8 @@ def _toned(one: Floats, two: Floats, inside: Mask) -> tuple[Floats, float]:
         # An edit may hold most of the picture, and then the median is its own: tried, not trusted.
         starts.append(one + np.median((two - one)[inside], axis=0))
     best, explained = one, float(weight[_alike(one, two, inside)].sum())
-    for toned in starts:
+    for start in starts:
+        toned = start
         for _ in range(2):
             alike = _alike(toned, two, inside)
             if alike.sum() < _LEAST_ALIKE * covered:

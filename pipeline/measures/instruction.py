@@ -25,15 +25,20 @@ def _words(text: str) -> re.Pattern[str]:
 
 _ADD = _words(r"add(?:s|ed|ing)?|insert|introduce|include|place|put|attach|equip|give (?:him|her|it|them|the)|draw in")
 _REMOVE = _words(r"remov(?:e|es|ed|ing)|delet(?:e|ing)|eras(?:e|ing)|take away|get rid of|clear away|eliminate|without")
-_REPLACE = _words(r"replac(?:e|es|ed|ing)|swap(?:ping)?|exchange|substitute|(?:turn|transform) [^.]{1,60} into|change .{1,60} (?:in)?to")  # fmt: skip
+_REPLACE = _words(
+    r"replac(?:e|es|ed|ing)|swap(?:ping)?|exchange|substitute|(?:turn|transform) [^.]{1,60} into"
+    r"|change .{1,60} (?:in)?to"
+)
 _COLOUR_NAME = (
     "red|orange|yellow|green|blue|purple|violet|pink|white|black|brown|grey|gray|gold|golden|silver|teal|cyan|beige"
 )
 _COLOUR = _words(
     r"re-?colou?r(?:ed|ing)?|colou?r of|'s colou?rs?|dye|tint"
-    rf"|(?:make|turn|paint|change) (?:the |her |his |its |their )?[\w ]{{1,40}} (?:to |into )?(?:{_COLOUR_NAME})(?=[\s.,!]*$)"
+    rf"|(?:make|turn|paint|change) [\w ]{{1,40}} (?:to |into )?(?:{_COLOUR_NAME})(?=[\s.,!]*$)"
 )
-_MOVE = _words(r"move|shift|slide|rotate|flip|mirror|turn (?:around|left|right)|enlarge|shrink|resize|scale (?:up|down)")
+_MOVE = _words(
+    r"move|shift|slide|rotate|flip|mirror|turn (?:around|left|right)|enlarge|shrink|resize|scale (?:up|down)"
+)
 _BACKGROUND = _words(r"backgrounds?|backdrop|scenery")
 _STYLE = _words(
     r"style|styled|stylis(?:e|ed)|stylize|stylized|aesthetic|look like|painting|watercolou?r|oil paint(?:ing)?|anime"
@@ -46,18 +51,21 @@ _MAP = _words(
     r"|line ?art|scribble|bounding box(?:es)?|detect(?:ion|ions|ed)?"
 )
 _EXTRACT = _words(r"extract|cut out|isolate")
-_IMPERATIVE = frozenset(
-    "add adapt adjust alter animate apply attach blur brighten bring change clean clear colour color colorize convert "
-    "copy create crop cut darken decorate delete depict draw dress edit eliminate enhance enlarge erase estimate "
-    "exchange expand extend extract fill fix flip generate get give hide highlight imagine improve include increase "
-    "insert introduce isolate keep leave let lower make merge mirror modify move open paint perform place pose present "
-    "produce put raise recolor recolour reduce remove render repaint replace reshape resize restore restyle rotate "
-    "scale segment set shift show shrink sketch smooth stylise stylize substitute swap switch take tint transform "
-    "turn update use wrap write zoom".split()
+_IMPERATIVE = _words(
+    "adapt|add|adjust|alter|animate|apply|attach|blur|brighten|bring|change|clean|clear|color|colorize|colour"
+    "|convert|copy|create|crop|cut|darken|decorate|delete|depict|draw|dress|edit|eliminate|enhance|enlarge"
+    "|erase|estimate|exchange|expand|extend|extract|fill|fix|flip|generate|get|give|hide|highlight|imagine"
+    "|improve|include|increase|insert|introduce|isolate|keep|leave|let|lower|make|merge|mirror|modify|move"
+    "|open|paint|perform|place|pose|present|produce|put|raise|recolor|recolour|reduce|remove|render|repaint"
+    "|replace|reshape|resize|restore|restyle|rotate|scale|segment|set|shift|show|shrink|sketch|smooth|stylise"
+    "|stylize|substitute|swap|switch|take|tint|transform|turn|update|use|wrap|write|zoom"
 )
-_POLITE = re.compile(r"^\W*(?:(?:please|kindly|now|then|could you|can you|would you|will you|i want you to|you should)\W+)+", re.I)  # fmt: skip
+_POLITE = re.compile(
+    r"^\W*(?:(?:please|kindly|now|then|could you|can you|would you|will you|i want you to|you should)\W+)+",
+    re.IGNORECASE,
+)
 _PLACEHOLDER = re.compile(
-    r"<[^<>]{1,40}>|\{[^{}]{0,40}\}|\[(?:[A-Z_ ]{2,40}|object|subject|colou?r|image|mask)\]|%[sd]\b|_{3,}"
+    r"<[^<>]{1,40}>|\{[^{}]{0,40}\}|\[(?:(?-i:[A-Z_ ]{2,40})|object|subject|colou?r|image|mask)\]|%[sd]\b|_{3,}"
     r"|\b(?:lorem ipsum|todo|tbd|n/?a|null|none|undefined|nan|xxx+)\b",
     re.IGNORECASE,
 )
@@ -72,7 +80,6 @@ class Wording(NamedTuple):
     """What the words of an instruction say, whatever the pictures show."""
 
     words: int
-    language: str
     imperative: bool | None
     placeholders: int
     addresses: int
@@ -86,15 +93,12 @@ class Wording(NamedTuple):
 def wording(text: str) -> Wording:
     """Read an instruction. Verbs are English: `imperative` is None and the kind `other` for other languages."""
     words = split_words(text)
-    _, language = guess_language(text, words)
-    # Too short to be sure of: the words themselves decide.
-    english = language in {"en", "und"} or (text.isascii() and len(words) < 12)
+    english = _is_english(text, words)
     bare = _POLITE.sub("", text)
     first = re.match(r"\W*([A-Za-z-]+)", bare)
     return Wording(
         words=len(words),
-        language=language,
-        imperative=(first is not None and first[1].lower() in _IMPERATIVE) if english and words else None,
+        imperative=(first is not None and _IMPERATIVE.fullmatch(first[1]) is not None) if english and words else None,
         placeholders=len(_PLACEHOLDER.findall(text)),
         addresses=len(_ADDRESS.findall(text)),
         says_add=_ADD.search(text) is not None,
@@ -103,6 +107,13 @@ def wording(text: str) -> Wording:
         says_style=_STYLE.search(text) is not None,
         kind=_kind(text),
     )
+
+
+def _is_english(text: str, words: Sequence[str]) -> bool:
+    """A short instruction holds too few common words to tell Latin languages apart: its letters must do."""
+    _, language = guess_language(text, words)
+    plain = not any(letter.isalpha() and not letter.isascii() for letter in text)
+    return language == "en" or (plain and (language == "und" or len(words) < 12))
 
 
 def _kind(text: str) -> str:
@@ -162,8 +173,9 @@ class Instruction(Measure):
         flag, whole = pa.bool_(), pa.int64()
         return (
             Column("instruction_words", whole, "words; each Han or kana character is one; 0 without a text", 0, None),
-            Column("instruction_language", pa.string(), "ISO 639-1 code, a guess, or `und`"),
-            Column("imperative", flag, "starts with a verb of editing, `please` aside; null unless English"),
+            Column(
+                "imperative", flag, "starts with a verb of editing, `please` aside; null unless English, as a guess"
+            ),
             Column("placeholders", whole, "gaps of templates left open, such as <object> or [COLOR]", 0, None, "lower"),
             Column("addresses", whole, "web addresses and names of picture files", 0, None, "lower"),
             Column("says_add", flag, "has a word of adding"),

@@ -52,7 +52,7 @@ class Pair(Measure):
             Column("pair_mirrored", pa.bool_(), "same_picture: it is the mirror image that agrees best"),
             Column("structure", real, "agreement of lines where they lie, in standard deviations", 0, None, "higher"),
             Column("copied", real, "pair_match of the target with its likest reference; null without", 0, 1, "lower"),
-            Column("offset", real, "how far a corner of the target had to move, share of the diagonal", 0, 1, "lower"),
+            Column("moved", real, "how far a corner of the target had to move, share of the diagonal", 0, 1, "lower"),
             Column("overlap", real, "share of the source's frame that the laid target covers", 0, 1, "higher"),
             Column("global_shift", real, "mean distance that one tone curve for all explains", 0, 400),
             Column("change_share", real, "share of the covered area that differs beyond noise and tone", 0, 1),

@@ -182,7 +182,8 @@ def _key_points(gray: Gray) -> KeyPoints:
 
     # A low threshold and a small edge: dull pictures need points too, and crops cut the rim.
     finder = cv2.ORB.create(nfeatures=500, edgeThreshold=16, fastThreshold=8)
-    found, codes = finder.detectAndCompute(gray, None)
+    # Within two edges nothing can be found, and a line of pixels has no smaller pyramid.
+    found, codes = finder.detectAndCompute(gray, None) if min(gray.shape) > 32 else ((), None)
     if codes is None:
         return KeyPoints(np.zeros((0, 2)), np.zeros((0, 32), np.uint8))
     points = (np.array([point.pt for point in found]) + 0.5) / gray.shape[::-1]
