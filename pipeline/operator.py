@@ -209,6 +209,7 @@ _BUILT_IN: dict[str, str] = {
     "same_picture": "pipeline.measures.comparison:SamePicture",
     "pair": "pipeline.measures.pair:Pair",
     "instruction": "pipeline.measures.instruction:Instruction",
+    "related": "pipeline.related:Related",
     "metadata": "pipeline.annotations.metadata:Metadata",
     "openai": "pipeline.annotations.openai:OpenAI",
     "encode": "pipeline.encode:Encode",
