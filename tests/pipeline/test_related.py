@@ -105,6 +105,8 @@ def test_edges_are_black_and_white_and_lie_on_edges() -> None:
     made = edge_map(TOWN, chance())
     assert set(np.unique(made)) == {0, 255}
     assert not edge_map(np.full((80, 80, 3), 200, np.uint8), chance()).any()
+    faint = np.random.default_rng(0).normal(120, 4, (80, 80, 1)).astype(np.uint8).repeat(3, axis=2)
+    assert not edge_map(faint, chance()).any()
     halves = np.zeros((100, 100, 3), np.uint8)
     halves[:, 50:] = 255
     assert set(np.nonzero(edge_map(halves, chance())[..., 0])[1]) <= {48, 49, 50, 51}
