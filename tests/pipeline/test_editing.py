@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import tarfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import yaml
 from PIL import Image
 
 from catalog.store import open_store
 from pipeline.embedded.pairs import EditPair, edit_pair, pairs, write_pairs
 from pipeline.flow import Flow
+from pipeline.media import MediaReader
 from pipeline.plan import Plan, resolve
 from pipeline.recipe import load_recipe
+from pipeline.sources.source import load_sources
 from tests.pipeline.pictures import CORPORA, cut
 from tests.pipeline.runs import curate, final_states, keys_by_id
 
+PAGE = Path(__file__).parents[2] / "docs" / "corpora" / "editing.md"
 RECIPE = Path(__file__).parents[2] / "jobs" / "recipes" / "editing.yaml"
 END = {
     "unchanged": ("dropped", "changed"),
@@ -104,6 +112,32 @@ def test_planted_faults_end_by_their_own_rule(tmp_path: Path) -> None:
         "no style": ("dropped", "restyled"),
         "copied": ("dropped", "copied"),
     }
+
+
+def test_tables_and_tars_of_pairs_give_both_roles(tmp_path: Path) -> None:
+    pair = edit_pair("added", 0)
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    sides = {"src_img": [{"bytes": pair.source}], "edited_img": [{"bytes": pair.target}]}
+    words = {"omni_edit_id": ["1"], "edited_prompt_list": [[pair.instruction, "longer"]], "task": ["addition"]}
+    pq.write_table(pa.table({**words, **sides}), folder / "train-0.parquet")
+    members = {
+        "1.json": json.dumps({"instruction": pair.instruction}).encode(),
+        "1.source.jpg": pair.source,
+        "1.target.jpg": pair.target,
+    }
+    with tarfile.open(folder / "00000.tar", "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    block = re.findall(r"```yaml\n(sources:.*?)```", PAGE.read_text(), re.DOTALL)[0]
+    for name, source in load_sources(yaml.safe_load(block)["sources"]).items():
+        (row,) = source.rows(tmp_path)
+        assert row.problem is None, name
+        assert row.fields["text"] == pair.instruction
+        read = MediaReader(str(tmp_path)).read
+        assert {ref.role: read(ref) for ref in row.media} == {"source": pair.source, "target": pair.target}
 
 
 @pytest.mark.corpora
