@@ -21,6 +21,8 @@ SHOWN: tuple[tuple[str, dict[str, Any]], ...] = (
     ("prose", {}),
     ("minhash", {}),
     ("chain", {}),
+    ("pair", {}),
+    ("instruction", {}),
     ("scores", {"column": "score", "name": "artimuse", "low": 0, "high": 100}),
     ("clip_probe", {}),
     ("clip_scan", {}),

@@ -118,7 +118,7 @@ def describe(picture: NDArray[np.uint8]) -> Descriptors:
 
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
         raise ValueError(f"picture is {picture.dtype} {picture.shape}; expected uint8 [height, width, 3]")
-    _settle()
+    settle()
     gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     height, width = gray.shape
     large = _resized(gray, _sides(height, width, _KEY_SIDE))
@@ -135,7 +135,7 @@ def describe(picture: NDArray[np.uint8]) -> Descriptors:
 
 def match(a: Descriptors, b: Descriptors) -> Match:
     """Compare two described pictures; the first way to lay b over a that convinces ends the search."""
-    _settle()
+    settle()
     if min(a.gray.std(), b.gray.std()) < _FLAT or _is_tiny(a) or _is_tiny(b):
         return _match_colours(a, b)
     best = Match(0.0, 0, False, 1.0, 0.0)
@@ -161,14 +161,21 @@ def agreeing(a: Descriptors, b: Descriptors) -> tuple[int, bool]:
     Weaker than `match`, since no pixel is looked at: enough to confirm a candidate by perceptual hash. A thing that
     was photographed twice mostly lies turned in one of the pictures, which no crop does.
     """
-    _settle()
+    settle()
     found = (_by_points(a, b, mirrored) for mirrored in (False, True))
     ways = [way for way in found if way is not None and _is_upright(a, b, way.map)]
     best = max(ways, key=lambda way: way.inliers, default=None)
     return (0, False) if best is None else (best.inliers, best.mirrored)
 
 
-def _settle() -> None:
+def key_point_map(a: Descriptors, b: Descriptors) -> tuple[Floats, int] | None:
+    """The map from a's frame to b's that most key points agree with, and how many do; None without such a map."""
+    settle()
+    way = _by_points(a, b, mirrored=False)
+    return None if way is None else (way.map, way.inliers)
+
+
+def settle() -> None:
     """Make OpenCV a pure function: one thread, one seed."""
     import cv2
 
@@ -195,7 +202,8 @@ def _key_points(gray: Gray) -> KeyPoints:
 
     # A low threshold and a small edge: dull pictures need points too, and crops cut the rim.
     finder = cv2.ORB.create(nfeatures=500, edgeThreshold=16, fastThreshold=8)
-    found, codes = finder.detectAndCompute(gray, None)
+    # Within two edges nothing can be found, and a line of pixels has no smaller pyramid.
+    found, codes = finder.detectAndCompute(gray, None) if min(gray.shape) > 32 else ((), None)
     if codes is None:
         return KeyPoints(np.zeros((0, 2)), np.zeros((0, 32), np.uint8))
     points = (np.array([point.pt for point in found]) + 0.5) / gray.shape[::-1]
