@@ -16,7 +16,7 @@ from pipeline.recipe import Recipe
 from tests.conftest import Shown
 
 HERE = Path(__file__).parents[1]
-PAGES = [HERE / "README.md", *sorted((HERE / "docs").glob("*.md"))]
+PAGES = [HERE / "README.md", *sorted((HERE / "docs").rglob("*.md"))]
 
 
 def blocks(page: Path, language: str) -> list[str]:

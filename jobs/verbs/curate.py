@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-Recipe = Annotated[str, typer.Argument(help="A recipe file, or a shipped recipe: generation, understanding.")]
+Recipe = Annotated[str, typer.Argument(help="A recipe file, or a shipped recipe, `generation` say (docs/corpora/).")]
 Root = Annotated[Path, typer.Option(help="Folder that media and manifest paths of the recipe are relative to.")]
 StoreOption = Annotated[str, typer.Option(help="Folder or s3:// address of the store.")]
 Set = Annotated[list[str], typer.Option("--set", help="NODE.PARAM=VALUE overrides a parameter of the recipe.")]

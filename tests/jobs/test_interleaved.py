@@ -129,6 +129,7 @@ def ungated() -> Plan:
     return resolve(Recipe.model_validate(recipe), "interleaved")
 
 
+@pytest.mark.reviewed
 @pytest.mark.corpora
 @pytest.mark.skipif(not CORPORA.exists(), reason="no sample corpora beside the project")
 def test_the_page_says_what_the_clips_of_the_sample_corpus_are(tmp_path: Path) -> None:
@@ -149,6 +150,7 @@ def test_the_page_says_what_the_clips_of_the_sample_corpus_are(tmp_path: Path) -
     assert told == found
 
 
+@pytest.mark.reviewed
 @pytest.mark.corpora
 @pytest.mark.skipif(not CORPORA.exists(), reason="no sample corpora beside the project")
 def test_five_clips_of_the_sample_corpus_become_sequences_of_two_frames(tmp_path: Path) -> None:

@@ -179,6 +179,7 @@ def test_licences_are_judged_before_duplicates(plan: Plan) -> None:
     assert "licence" in plan.recipe.ancestors(name)
 
 
+@pytest.mark.reviewed
 @pytest.mark.corpora
 @pytest.mark.skipif(not CORPORA.exists(), reason="no sample corpora beside the project")
 def test_every_damaged_text_of_the_sample_leaves_and_one_of_each_copy_stays(tmp_path: Path) -> None:
@@ -199,6 +200,7 @@ def test_every_damaged_text_of_the_sample_leaves_and_one_of_each_copy_stays(tmp_
     assert lost == {"length": 1}
 
 
+@pytest.mark.reviewed
 @pytest.mark.corpora
 @pytest.mark.skipif(not CORPORA.exists(), reason="no sample corpora beside the project")
 def test_of_the_sample_of_chains_only_wrong_ones_leave(tmp_path: Path) -> None:

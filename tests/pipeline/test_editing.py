@@ -140,6 +140,7 @@ def test_tables_and_tars_of_pairs_give_both_roles(tmp_path: Path) -> None:
         assert {ref.role: read(ref) for ref in row.media} == {"source": pair.source, "target": pair.target}
 
 
+@pytest.mark.reviewed
 @pytest.mark.corpora
 @pytest.mark.skipif(not CORPORA.exists(), reason="the sample corpora are not here")
 def test_real_pairs_end_as_a_look_at_them_says(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def test_what_the_page_adds_to_the_shipped_recipe_resolves() -> None:
     assert plan.nodes["counting"].reads.keys() == {"verified_boxes", "uncountable"}
 
 
+@pytest.mark.reviewed
 @pytest.mark.corpora
 @pytest.mark.skipif(not CORPORA.exists(), reason="the sample corpora are not beside the project")
 def test_the_real_pictures_give_as_many_questions_as_the_page_says(tmp_path: Path) -> None:

@@ -165,6 +165,7 @@ def test_a_fraction_is_worth_what_it_says(value: Fraction) -> None:
     assert value_of(f"{value.numerator}/{value.denominator}") == value
 
 
+@pytest.mark.reviewed
 @pytest.mark.corpora
 @pytest.mark.skipif(not CHAINS.exists(), reason="no sample corpora beside the project")
 def test_no_step_of_gsm8k_is_called_wrong_but_the_two_that_are() -> None:

@@ -86,6 +86,7 @@ def corpus_records() -> list[tuple[dict[str, Any], Record]]:
     ]
 
 
+@pytest.mark.reviewed
 @pytest.mark.corpora
 @pytest.mark.skipif(not CORPORA.exists(), reason="the sample corpora are not beside the project")
 def test_the_boxes_of_real_pictures_are_sound_but_for_small_things_crowds_and_one_elephant() -> None:

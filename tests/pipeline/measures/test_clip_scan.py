@@ -164,6 +164,7 @@ def real(manifest: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+@pytest.mark.reviewed
 @pytest.mark.corpora
 @pytest.mark.parametrize(
     "entry", [e for e in real("video/manifest.jsonl") if "expected_cuts_s" in e], ids=lambda e: e["id"]
@@ -174,6 +175,7 @@ def test_known_cuts_of_real_clips_are_found_and_no_other(entry: dict[str, Any]) 
     assert found["cut_times"] == pytest.approx(entry["expected_cuts_s"], abs=0.2)
 
 
+@pytest.mark.reviewed
 @pytest.mark.corpora
 @pytest.mark.skipif(not real("hostile/manifest.jsonl"), reason="no sample corpora beside the project")
 def test_hostile_clips_end_as_they_should() -> None:

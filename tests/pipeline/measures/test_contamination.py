@@ -189,6 +189,7 @@ def test_a_run_drops_what_is_contaminated_and_without_benchmarks_skips_the_rule(
     assert [rule.branch for rule in without.nodes["clean"].rules] == ["skip"]
 
 
+@pytest.mark.reviewed
 @pytest.mark.corpora
 @pytest.mark.skipif(not CORPORA.exists(), reason="the sample corpora are not beside the project")
 def test_every_probe_of_the_sample_benchmarks_is_told() -> None:
