@@ -6,7 +6,6 @@ ends at any jump that `clip_scan` saw, so no two frames of a clip have a cut bet
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, NamedTuple, Self
 
@@ -16,9 +15,8 @@ from pydantic import Field, model_validator
 
 from pipeline.clips import open_clip, upright_rgb
 from pipeline.measures.clip_probe import ClipParams
-from pipeline.media import MediaRef
+from pipeline.media import MediaRef, keep_media, media_name
 from pipeline.operator import Child, Expander, Quarantine, Record
-from pipeline.sources.outcomes import media_name
 
 QUALITY = 95
 """JPEG quality of stored frames; colour is stored at half resolution, as in the clips."""
@@ -100,12 +98,8 @@ class Frames(Expander):
         import simplejpeg
 
         data: bytes = simplejpeg.encode_jpeg(rgb, quality=QUALITY, colorspace="RGB", colorsubsampling="420")
-        digest = hashlib.sha256(data).hexdigest()
-        name = media_name(digest)
-        storage = record.reader.storage()
-        if not storage.exists(name):
-            storage.create(name, data)
-        return MediaRef("image", "store", name, length=len(data), digest=digest)
+        digest = keep_media(record.reader.storage(), data)
+        return MediaRef("image", "store", media_name(digest), length=len(data), digest=digest)
 
 
 def sample_times(start: float, end: float, every: float = 5.0, least: int = 2, most: int = 6) -> list[float]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from catalog.keys import media_digest
 from catalog.storage import Storage, open_storage
 
 Container = Literal["file", "tar", "parquet", "store"]
@@ -40,6 +41,22 @@ class MediaRef:
     def to_row(self) -> dict[str, Any]:
         """The Arrow struct of catalog.schemas.MEDIA."""
         return {name: getattr(self, name) for name in self.__slots__}
+
+
+def media_name(digest: str) -> str:
+    """Where bytes lie in a store."""
+    return f"media/{digest[:2]}/{digest}"
+
+
+def keep_media(storage: Storage, data: bytes, digest: str | None = None) -> str:
+    """Put bytes into a store under the digest they have, unless they are there; returns the digest.
+
+    Writing them twice is writing them once, whoever does it.
+    """
+    known = digest or media_digest(data)
+    if not storage.exists(media_name(known)):
+        storage.create(media_name(known), data)
+    return known
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,14 @@ class Record:
         return self.reader.read(self.ref(role), limit=size)
 
 
+def text_field(fields: Mapping[str, Any], name: str) -> str | None:
+    """The text of a field, None where there is none; raises Quarantine when it holds something else."""
+    value = fields.get(name)
+    if value is None or isinstance(value, str):
+        return value or None
+    raise Quarantine("text is not a string", f"field {name!r} holds {type(value).__name__}")
+
+
 @dataclass(frozen=True, slots=True)
 class Child:
     """A record born from others. `fields` must be JSON values; media lie below the media root or in the store."""

@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.measures.same_picture import settle
-from pipeline.media import MediaRef
+from pipeline.media import MediaRef, keep_media, media_name
 from pipeline.operator import Child, Expander, Params, Quarantine, Record
 from pipeline.pictures import DEFAULT_LIMITS, decode_noted
-from pipeline.sources.outcomes import media_name
 
 Picture = NDArray[np.uint8]
 Task = Literal["edges", "from_edges", "regions", "from_regions", "inpaint", "outpaint", "colourise"]
@@ -182,9 +181,5 @@ def _store(record: Record, picture: Picture, lossless: bool) -> MediaRef:
     else:
         image.save(file, "JPEG", quality=_QUALITY)
     data = file.getvalue()
-    digest = hashlib.sha256(data).hexdigest()
-    name = media_name(digest)
-    storage = record.reader.storage()
-    if not storage.exists(name):
-        storage.create(name, data)
-    return MediaRef("image", "store", name, length=len(data), digest=digest)
+    digest = keep_media(record.reader.storage(), data)
+    return MediaRef("image", "store", media_name(digest), length=len(data), digest=digest)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.measures.answers import final_answer, last_values, number, read_options, same_answer
 from pipeline.measures.arithmetic import equations
-from pipeline.operator import Column, Measure, Params, Quarantine, Record
+from pipeline.operator import Column, Measure, Params, Record, text_field
 
 _MARK = re.compile(r"<<[^<>]{0,300}>>")
 _TAG = re.compile(r"</?(?:think|answer)>")
@@ -134,7 +134,7 @@ class Chain(Measure):
         """The chain's columns; raises Quarantine when a field holds something else than text."""
         fields = record.fields
         question, chain, answer = (
-            self._text(fields, name) for name in (self.params.question, self.params.chain, self.params.answer)
+            text_field(fields, name) or "" for name in (self.params.question, self.params.chain, self.params.answer)
         )
         steps = steps_of(chain)
         if not steps:
@@ -148,7 +148,7 @@ class Chain(Measure):
         template, whole = template_of(chain)
         found = equations(chain)
         if self.params.marked is not None:
-            marked = equations("\n".join(_with_marks(self._text(fields, self.params.marked))))
+            marked = equations("\n".join(_with_marks(text_field(fields, self.params.marked) or "")))
             found += [one for one in marked if one.text not in {other.text for other in found}]
         wrong = [one for one in found if not one.holds]
         shown = references(f"{question}\n{chain}", [ref.role for ref in record.media], len(record.media))
@@ -167,12 +167,6 @@ class Chain(Measure):
             shown.missing,
             leak_of(question, steps, answer, options) if answer else None,
         )
-
-    def _text(self, fields: dict[str, Any], name: str) -> str:
-        value = fields.get(name)
-        if value is None or isinstance(value, str):
-            return value or ""
-        raise Quarantine("text is not a string", f"field {name!r} holds {type(value).__name__}")
 
 
 def _with_marks(chain: str) -> list[str]:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from pipeline.measures.language import guess_language
 from pipeline.measures.text import split_words
-from pipeline.operator import Column, Measure, Params, Quarantine, Record
+from pipeline.operator import Column, Measure, Params, Record, text_field
 
 ADD, REMOVE, REPLACE, COLOUR, MOVE = "add", "remove", "replace", "colour", "move"
 BACKGROUND, STYLE, EXTRACT, MAP, OTHER = "background", "style", "extract", "map", "other"
@@ -197,11 +197,9 @@ class Instruction(Measure):
 
     def process(self, record: Record) -> Sequence[Any]:
         """The instruction's columns; raises Quarantine when the field holds something else than text."""
-        text = record.fields.get(self.params.field)
-        if text is None or text == "":
+        text = text_field(record.fields, self.params.field)
+        if text is None:
             return (0, *[None] * (len(self.columns) - 1))
-        if not isinstance(text, str):
-            raise Quarantine("text is not a string", f"field {self.params.field!r} holds {type(text).__name__}")
         found = wording(text)
         gain = None if self.params.outline_gain is None else record.values.get(self.params.outline_gain)
         return (*found, direction_agrees(found.kind, gain))

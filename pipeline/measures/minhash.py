@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.operator import Column, Measure, Params, Quarantine, Record
+from pipeline.operator import Column, Measure, Params, Record, text_field
 
 _RUN_ON = re.compile(
     "[\u0e01-\u0e4e\u0e81-\u0edf\u0f40-\u0fbc\u1000-\u109f\u1780-\u17d3"  # Thai, Lao, Tibetan, Myanmar, Khmer
@@ -111,11 +111,6 @@ class MinHash(Measure):
         digest = hashlib.sha256(normalised(text).encode("utf-8", "surrogatepass")).hexdigest()
         return digest, signature(found, self.params.permutations).tolist() if found else None
 
-    def _texts(self, fields: dict[str, Any]) -> Iterator[str]:
+    def _texts(self, fields: dict[str, Any]) -> list[str]:
         names = (self.params.field,) if isinstance(self.params.field, str) else self.params.field
-        for name in names:
-            value = fields.get(name)
-            if isinstance(value, str):
-                yield value
-            elif value is not None:
-                raise Quarantine("text is not a string", f"field {name!r} holds {type(value).__name__}")
+        return [text for name in names if (text := text_field(fields, name)) is not None]

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from pipeline.measures.text import split_words
-from pipeline.operator import Column, Measure, Params, Quarantine, Record
+from pipeline.operator import Column, Measure, Params, Record, text_field
 
 _CLOSING = "\"'”’»)]}」』*_`"
 _ENDS = frozenset(".!?…:;。！？．：；।॥؟۔。།။።")
@@ -101,9 +101,7 @@ class Prose(Measure):
 
     def process(self, record: Record) -> Sequence[Any]:
         """The text's columns; raises Quarantine when the field holds something else than text."""
-        text = record.fields.get(self.params.field)
-        if text is not None and not isinstance(text, str):
-            raise Quarantine("text is not a string", f"field {self.params.field!r} holds {type(text).__name__}")
+        text = text_field(record.fields, self.params.field)
         lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
         if not text or not lines:
             return (0, *[None] * (len(self.columns) - 1))

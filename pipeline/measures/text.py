@@ -12,7 +12,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from pipeline.measures.language import DETECTOR, guess_language
-from pipeline.operator import Column, Measure, Params, Quarantine, Record
+from pipeline.operator import Column, Measure, Params, Record, text_field
 
 _URL = re.compile(
     r"(?:https?|ftp)://[^\s<>\"]+|www\.[^\s<>\"]+"
@@ -134,11 +134,9 @@ class Text(Measure):
 
     def process(self, record: Record) -> Sequence[Any]:
         """The text's columns; raises Quarantine when the field holds something else than text."""
-        text = record.fields.get(self.params.field)
-        if text is None or text == "":
+        text = text_field(record.fields, self.params.field)
+        if text is None:
             return (0, *[None] * (len(self.columns) - 1))
-        if not isinstance(text, str):
-            raise Quarantine("text is not a string", f"field {self.params.field!r} holds {type(text).__name__}")
         words = split_words(text)
         script, language = guess_language(text, words)
         return (

@@ -13,11 +13,11 @@ from anyio.from_thread import start_blocking_portal
 from anyio.to_thread import run_sync
 
 from catalog.storage import Storage
-from pipeline.media import MediaRef
+from pipeline.media import MediaRef, media_name
 from pipeline.sources.addresses import AddressRule, parse_url
 from pipeline.sources.base import BadRow, SourceRow
 from pipeline.sources.download import Downloader
-from pipeline.sources.outcomes import Kept, Outcomes, media_name
+from pipeline.sources.outcomes import Kept, Outcomes
 from pipeline.sources.urls import UrlList
 
 _AHEAD = 16

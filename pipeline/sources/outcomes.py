@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from catalog.storage import Storage
+from pipeline.media import keep_media, media_name
 from pipeline.sources.addresses import AddressRule
 from pipeline.sources.base import BadRow
 from pipeline.sources.download import Download
@@ -58,8 +59,7 @@ class Outcomes:
 
     def keep(self, url: str, digest: str, download: Download) -> Kept:
         """Store bytes, unless the store has them, and then the success."""
-        if not self._storage.exists(media_name(digest)):
-            self._storage.create(media_name(digest), download.data)
+        keep_media(self._storage, download.data, digest)
         size = len(download.data)
         facts = {"url": url, "digest": digest, "size": size, "addresses": download.addresses}
         self._storage.create(self._success(url), orjson.dumps(facts))
@@ -87,8 +87,3 @@ class Outcomes:
 
     def _failure(self, url: str) -> str:
         return self._success(url).removesuffix("json") + f"{self._policy}.json"
-
-
-def media_name(digest: str) -> str:
-    """Where bytes lie in a store."""
-    return f"media/{digest[:2]}/{digest}"
