@@ -121,30 +121,24 @@ class Counting(Expander):
 
     def expand(self, record: Record) -> Iterable[Child]:
         """One child a question; none where nothing can be counted for sure. Lists of the parent are not copied."""
-        return _ask(record, self.params, self.name, lambda boxes: str(len(boxes)))
+        return _ask(record, self.params, self.name, self.answer)
+
+    @staticmethod
+    def answer(boxes: Sequence[Box]) -> str:
+        """How many there are."""
+        return str(len(boxes))
 
 
-class Finding(Expander):
+class Finding(Counting):
     """Children with `question` and `answer` (boxes on the 0 to 1000 grid); needs `boxes` above it."""
 
     name = "finding"
-    version = 1
     Params = FindingParams
-    params: FindingParams
-    time_limit: ClassVar[float] = 10.0
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The columns with boxes and unsure labels."""
-        return (self.params.boxes, self.params.uncountable)
-
-    def fingerprint_parts(self) -> dict[str, Any]:
-        """The wording."""
-        return {"questions": load_questions(self.params.questions).hash}
-
-    def expand(self, record: Record) -> Iterable[Child]:
-        """One child a question, its boxes from left to right, then from top to bottom."""
-        return _ask(record, self.params, self.name, lambda boxes: grid_text(sorted(boxes)))
+    @staticmethod
+    def answer(boxes: Sequence[Box]) -> str:
+        """The boxes from left to right, then from top to bottom."""
+        return grid_text(sorted(boxes))
 
 
 def countable(boxes: Iterable[dict[str, Any]], uncountable: Iterable[str]) -> dict[str, list[Box]]:
