@@ -24,6 +24,9 @@ UNIT_SECONDS = 0.5
 FIRST_UNIT, LARGEST_UNIT = 32, 4096
 ALONE_ATTEMPTS = 2
 """So often a record must kill a worker with nothing beside it: whatever else kills workers does so now and then."""
+KILLED_ATTEMPTS = 4
+"""The same where the worker was killed from outside, by the system for its memory or by somebody."""
+_KILLED = -9
 STARTS = 10
 """So many workers in a row may die before they begin; then it is no accident."""
 BUDGET_FROM = 100
@@ -187,7 +190,7 @@ def run_node(
                     again.append(unit)
                 elif unit.count > 1:
                     again.extend(_halves(unit))
-                elif unit.attempt <= (1 if _too_slow(task, outcome) else ALONE_ATTEMPTS):
+                elif unit.attempt <= _attempts(task, outcome):
                     suspects.append(replace(unit, attempt=unit.attempt + 1))
                 else:
                     take(unit, quarantine_unit(task, unit, schema, *_cause(task, outcome)))
@@ -219,10 +222,17 @@ def _too_slow(task: Task, death: Death) -> bool:
     return stuck or death.exit_code == TIME_LIMIT_EXIT
 
 
+def _attempts(task: Task, death: Death) -> int:
+    if _too_slow(task, death):
+        return 1
+    return KILLED_ATTEMPTS if death.exit_code == _KILLED else ALONE_ATTEMPTS
+
+
 def _cause(task: Task, death: Death) -> tuple[str, str]:
     if _too_slow(task, death):
         return "time limit", f"took longer than {task.time_limit:g} s"
-    message = f"the worker process died{_code(death)}, alone with this record, {ALONE_ATTEMPTS} times"
+    times = _attempts(task, death)
+    message = f"the worker process died{_code(death)}, alone with this record, {times} times"
     return "killed its worker", message
 
 

@@ -206,6 +206,22 @@ def test_a_worker_that_dies_before_it_begins_is_nobodys_fault(tmp_path: Path) ->
     assert {ran.of(n)["attempt"] for n in range(3)} == {1}
 
 
+@pytest.mark.parametrize(("deaths", "blamed"), [(4, False), (5, True)])
+def test_a_worker_killed_from_outside_is_blamed_on_its_record_only_after_many_times(
+    tmp_path: Path, deaths: int, blamed: bool
+) -> None:
+    class Storm(SlowToStart):
+        def wait(self, seconds: float) -> list[tuple[Unit, UnitResult | Death]]:
+            return [
+                (unit, replace(one, exit_code=-9, began=True) if isinstance(one, Death) else one)
+                for unit, one in super().wait(seconds)
+            ]
+
+    ran = run(Storm(deaths), task_of(tmp_path, "Score"), table_of([None]), 1)
+    told = "the worker process died (exit code -9), alone with this record, 4 times"
+    assert said(ran.of(0)) == (("quarantined", "killed its worker", told) if blamed else OK)
+
+
 def test_workers_that_never_begin_end_the_run(tmp_path: Path) -> None:
     with pytest.raises(UserError) as ended:
         run(SlowToStart(100), task_of(tmp_path, "Score"), table_of([None] * 3), 1)
