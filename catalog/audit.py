@@ -357,11 +357,12 @@ class _ShardAudit:
             previous = max(previous, key)
             if bucket_of(key, generation["buckets"]) != bucket:
                 self._found.add("shard", place, f"sample {key} belongs into another shard")
-            for member in sample:
+            digests = [hashlib.sha256(member.data).hexdigest() for member in sample]
+            for member, digest in zip(sample, digests, strict=True):
                 expected = index[at] if at < len(index) else None
-                self._member(place, member, expected)
+                self._member(place, member, digest, expected)
                 at += 1
-            self._sample(place, split, card, position, sample)
+            self._sample(place, split, card, position, sample, digests)
             self._advance(1)
         if position + 1 != shard["samples"]:
             self._found.add("card", place, f"has {position + 1} samples, the card says {shard['samples']}")
@@ -381,7 +382,7 @@ class _ShardAudit:
         if current:
             yield current
 
-    def _member(self, place: str, member: Member, expected: dict[str, Any] | None) -> None:
+    def _member(self, place: str, member: Member, digest: str, expected: dict[str, Any] | None) -> None:
         name = f"{member.key}.{member.suffix}"
         if expected is None or (expected["sample_key"], expected["member"]) != (member.key, member.suffix):
             wanted = "nothing" if expected is None else f"{expected['sample_key']}.{expected['member']}"
@@ -390,14 +391,16 @@ class _ShardAudit:
             self._found.add("index", place, f"{name} lies at {member.offset}, the index says {expected['offset']}")
         elif (expected["text_tokens"], expected["image_tokens"]) != self._tokens_of(member.key):
             self._found.add("index", place, f"{name}: its token counts are not the catalog's")
-        elif hashlib.sha256(member.data).hexdigest() != expected["digest"]:
+        elif digest != expected["digest"]:
             self._found.add("shard", place, f"{name}: its bytes are not those that were packed")
 
     def _tokens_of(self, key: str) -> tuple[int, int] | None:
         row = self._expected.get(key)
         return None if row is None else (row["text_tokens"], row["image_tokens"])
 
-    def _sample(self, place: str, split: str, card: Card, position: int, members: list[Member]) -> None:
+    def _sample(
+        self, place: str, split: str, card: Card, position: int, members: list[Member], digests: list[str]
+    ) -> None:
         key = members[0].key
         self.samples += key not in self._seen
         if key in self._seen:
@@ -415,8 +418,8 @@ class _ShardAudit:
                 "sample", place, f"sample {key} is number {position}, by the catalog {expected['position']}"
             )
         over = hashlib.sha256()
-        for member in members:
-            over.update(f"{member.suffix} {hashlib.sha256(member.data).hexdigest()}\n".encode())
+        for member, digest in zip(members, digests, strict=True):
+            over.update(f"{member.suffix} {digest}\n".encode())
         if over.hexdigest() != expected["digest"]:
             self._found.add("sample", place, f"sample {key}: its digest is not the catalog's")
         by_suffix = {member.suffix: member.data for member in members}

@@ -206,8 +206,6 @@ class ObjectStore:
     LEASE = timedelta(seconds=60)
 
     def __init__(self, uri: str, options: dict[str, str]) -> None:
-        from obstore.store import S3Store
-
         self.uri = uri.rstrip("/")
         self.options = _with_plain_http(options or _options_from_environment())
         if "AWS_ACCESS_KEY_ID" not in self.options:
@@ -215,7 +213,13 @@ class ObjectStore:
                 f"{uri}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
                 " (and AWS_ENDPOINT_URL for a server other than AWS)"
             )
-        self._store = S3Store.from_url(self.uri, config=_s3_config(self.options), client_options=_client(self.options))
+        self._store = self._connect()
+
+    def _connect(self, client: dict[str, Any] | None = None, **more: Any) -> Any:
+        from obstore.store import S3Store
+
+        options = {**_client(self.options), **(client or {})}
+        return S3Store.from_url(self.uri, config=_s3_config(self.options), client_options=options, **more)
 
     def read(self, name: str) -> bytes:
         """All bytes; raises FileNotFoundError."""
@@ -296,15 +300,8 @@ class ObjectStore:
 
     def _impatient(self) -> Any:
         """A client that gives up soon: one that retries for minutes would learn of a lost lease when it is too late."""
-        from obstore.store import S3Store
-
         wait = max(self.LEASE / 8, timedelta(seconds=1))
-        return S3Store.from_url(
-            self.uri,
-            config=_s3_config(self.options),
-            client_options={**_client(self.options), "timeout": wait},
-            retry_config={"max_retries": 0, "retry_timeout": wait},
-        )
+        return self._connect({"timeout": wait}, retry_config={"max_retries": 0, "retry_timeout": wait})
 
 
 def _options_from_environment() -> dict[str, str]:

@@ -209,14 +209,15 @@ class Table:
             if len(small) <= most:
                 continue
             for group in _groups(small):
-                paths = [f"{self.uri}/{file.path}" for file in group]
-                rows = pl.read_parquet(
-                    paths, hive_partitioning=False, storage_options=self._storage.options or None
-                ).select(self.schema.names)
+                rows = self._rows_of(group).select(self.schema.names)
                 add.extend(self.write(rows.to_arrow(compat_level=pl.CompatLevel.oldest()), tag))
                 remove.extend(group)
         if remove:
             self._commit(add, remove)
+
+    def _rows_of(self, files: Sequence[DataFile]) -> pl.DataFrame:
+        paths = [f"{self.uri}/{file.path}" for file in files]
+        return pl.read_parquet(paths, hive_partitioning=False, storage_options=self._storage.options or None)
 
     def remove_rows(self, gone: pl.DataFrame, tag: str) -> int:
         """Remove the rows whose keys stand in `gone`, rewriting the files that hold them; returns how many went."""
@@ -225,11 +226,7 @@ class Table:
         count = 0
         wanted = gone.select(self.key)
         for file in self.files():
-            frame = pl.read_parquet(
-                f"{self.uri}/{file.path}",
-                hive_partitioning=False,
-                storage_options=self._storage.options or None,
-            )
+            frame = self._rows_of([file])
             kept = frame.join(wanted, on=self.key, how="anti", maintain_order="left")
             if kept.height == frame.height:
                 continue
@@ -240,12 +237,20 @@ class Table:
             self._commit(add, remove)
         return count
 
-    def orphans(self) -> list[str]:
-        """Data files below the table that no transaction of the newest version names, relative to the table."""
+    def orphans(self, tag: str = "") -> list[str]:
+        """Data files below the table that no transaction of the newest version names, relative to the table.
+
+        With a tag only those written under it.
+        """
         known = {file.path for file in self.files()}
         top = f"tables/{self.name}/"
         names = (name.removeprefix(top) for name, _ in self._storage.list(top))
-        return [name for name in names if name.startswith("bucket=") and name not in known]
+        begin = f"{tag}-" if tag else ""
+        return [
+            name
+            for name in names
+            if name.startswith("bucket=") and name not in known and name.rpartition("/")[2].startswith(begin)
+        ]
 
     def create(self) -> None:
         """Make the table exist, empty."""

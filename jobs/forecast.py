@@ -17,7 +17,6 @@ from pipeline.curate import Finished, Run
 from pipeline.engine import Engine
 from pipeline.local import LocalEngine
 from pipeline.plan import Plan, check_sources
-from pipeline.sources.urls import UrlList
 from pipeline.worker import outcome_schema
 
 RARE, COMMON = 0.01, 0.99
@@ -70,7 +69,7 @@ def show_plan(plan: Plan, root: Path | None, store: str | None, probe: int) -> N
 def _uses_network(plan: Plan) -> str | None:
     """The source or node for which a probe would ask other machines; a plan touches nothing."""
     for name, source in plan.recipe.sources.items():
-        if isinstance(source, UrlList):
+        if source.needs_network:
             return f"source {name}"
     for name, node in plan.nodes.items():
         if node.missing is None and node.runs is not None and node.runs.operator.needs_network:

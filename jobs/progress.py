@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import polars as pl
-from rich.markup import escape
 from rich.table import Table
 
 from catalog import schemas
 from catalog.store import Store, open_store
 from catalog.view import View
-from jobs.show import console
+from jobs.show import console, reasons_line
 
 
 def show_status(store: str) -> None:
@@ -34,12 +33,9 @@ def show_status(store: str) -> None:
             table.add_column(name, justify="left" if name in ("node", "kind", "reasons") else "right")
         for book in view.books(corpus):
             reasons = {key: count for some in book.reasons.values() for key, count in some.items()}
-            shown = ", ".join(
-                f"{escape(key)} {count}" for key, count in sorted(reasons.items(), key=lambda item: -item[1])
-            )
             table.add_row(
                 book.node, book.kind, str(book.inputs), str(book.counts["passed"]),
-                str(book.counts["quarantined"] or ""), shown,
+                str(book.counts["quarantined"] or ""), reasons_line(reasons),
             )  # fmt: skip
         console.print(table)
         for name, node in view.nodes(corpus).items():

@@ -65,6 +65,5 @@ def _forget_failures(view: View, corpus: str, where: str) -> int:
 def _forget_leftovers(store: Store, table: Table) -> None:
     """Delete what an unfinished run left of a table: the next run would adopt it, what was opened again with it."""
     unfinished = store.unfinished_tag()
-    for path in table.orphans() if unfinished is not None else []:
-        if path.rpartition("/")[2].startswith(f"{unfinished}-"):
-            store.storage.delete(f"tables/{table.name}/{path}")
+    for path in table.orphans(unfinished) if unfinished is not None else []:
+        store.storage.delete(f"tables/{table.name}/{path}")

@@ -57,7 +57,8 @@ def print_plain(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
-def _reasons(counts: Mapping[str, int]) -> str:
+def reasons_line(counts: Mapping[str, int]) -> str:
+    """Reasons and their counts, the greatest first."""
     return ", ".join(
         f"{escape(name)} {count}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     )
@@ -71,14 +72,14 @@ def show_finished(finished: Finished, store: str) -> None:
     for book in finished.books:
         left = []
         for state, reasons in sorted(book.reasons.items()):
-            left.append(f"{state}: {_reasons(reasons)}")
+            left.append(f"{state}: {reasons_line(reasons)}")
         unexplained = {
             state: count
             for state, count in book.counts.items()
             if state != "passed" and state not in book.reasons and count
         }
         if unexplained:
-            left.append(_reasons(unexplained))
+            left.append(reasons_line(unexplained))
         timing = finished.timings.get(book.node)
         pace = f"{1000 * timing.seconds / timing.calls:.1f}" if timing and timing.calls else ""
         table.add_row(
@@ -91,7 +92,7 @@ def show_finished(finished: Finished, store: str) -> None:
             pace,
         )
     console.print(table)
-    console.print(f"final: {_reasons(finished.final)}")
+    console.print(f"final: {reasons_line(finished.final)}")
     for split in finished.sets:
         console.print(f"shards: {store}/shards/{finished.corpus}/{split}", soft_wrap=True)
     if finished.embedded:
@@ -106,9 +107,9 @@ def show_audit(result: Audit) -> None:
         rows = {
             "inputs": f"{corpus.inputs}" + (f" and {corpus.born} born" if corpus.born else ""),
             "kept": f"{corpus.kept}",
-            "dropped": f"{sum(corpus.dropped.values())}: {_reasons(corpus.dropped)}",
+            "dropped": f"{sum(corpus.dropped.values())}: {reasons_line(corpus.dropped)}",
             "duplicates": f"{corpus.duplicates}",
-            "quarantined": f"{sum(corpus.quarantined.values())}: {_reasons(corpus.quarantined)}",
+            "quarantined": f"{sum(corpus.quarantined.values())}: {reasons_line(corpus.quarantined)}",
             "shards": f"{corpus.shards} with {corpus.samples} samples",
             "tokens": f"{corpus.tokens['text']:,} text, {corpus.tokens['image']:,} image",
         }

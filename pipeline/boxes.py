@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import orjson
+from pydantic import Field
 
 from pipeline.measures.ngrams import normal_words
+from pipeline.operator import Params
 
 GRID = 1000
 REASONS = ("frame", "malformed", "unlabelled", "reversed", "outside", "tiny", "whole", "area", "unsure", "unsaid",
@@ -47,8 +48,7 @@ class Box(NamedTuple):
         return (self.x1 - self.x0) * (self.y1 - self.y0)
 
 
-@dataclass(frozen=True)
-class Form:
+class Form(Params):
     """How a source writes its objects: the names of the keys, `layout` of the four numbers and their `units`."""
 
     box: str = "bbox_xywh"
@@ -60,8 +60,7 @@ class Form:
     units: Units = "pixels"
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(Params):
     """What a box must keep to.
 
     `tolerance`: share of a side by which it may stand out of the picture, where it is cut off. `least_area` and
@@ -69,11 +68,11 @@ class Limits:
     one. `least_score`: confidence of a detector, where a source tells it.
     """
 
-    tolerance: float = 0.01
-    least_area: float = 0.001
-    most_area: float = 0.95
-    duplicate_iou: float = 0.9
-    least_score: float = 0.0
+    tolerance: float = Field(default=0.01, ge=0, le=0.5)
+    least_area: float = Field(default=0.001, ge=0, le=1)
+    most_area: float = Field(default=0.95, ge=0, le=1)
+    duplicate_iou: float = Field(default=0.9, gt=0, le=1)
+    least_score: float = Field(default=0.0, ge=0, le=1)
 
 
 class Checked(NamedTuple):

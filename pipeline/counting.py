@@ -8,7 +8,7 @@ key alone.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -121,7 +121,23 @@ class Counting(Expander):
 
     def expand(self, record: Record) -> Iterable[Child]:
         """One child a question; none where nothing can be counted for sure. Lists of the parent are not copied."""
-        return _ask(record, self.params, self.name, self.answer)
+        fields = record.fields
+        found = countable(record.values[self.params.boxes] or [], record.values[self.params.uncountable] or [])
+        stated = fields.get(self.params.counts) if self.params.counts is not None else None
+        if isinstance(stated, dict):
+            found = {label: boxes for label, boxes in found.items() if stated.get(label) == len(boxes)}
+        within = range(self.params.least_count, self.params.most_count + 1)
+        draw = {label: key_of(self.name.encode(), record.key.encode(), label.encode()) for label in found}
+        chosen = [label for label in sorted(found, key=lambda label: draw[label]) if len(found[label]) in within]
+        wording = load_questions(self.params.questions)
+        kept = {name: value for name, value in fields.items() if not isinstance(value, (list, dict))}
+        for label in chosen[: self.params.most]:
+            form = wording.questions[int(draw[label][-8:], 16) % len(wording.questions)]
+            question = form.replace("{things}", wording.plural(label))
+            asked = {**kept, "question": question, "answer": self.answer(found[label]), "label": label}
+            if fields.get("id") is not None:
+                asked["id"] = f"{fields['id']}#{self.name}-{label}"
+            yield Child(self.name, asked, record.media)
 
     @staticmethod
     def answer(boxes: Sequence[Box]) -> str:
@@ -149,23 +165,3 @@ def countable(boxes: Iterable[dict[str, Any]], uncountable: Iterable[str]) -> di
         if box["label"] not in unsure:
             found[box["label"]].append(Box(**box))
     return dict(found)
-
-
-def _ask(record: Record, params: CountingParams, role: str, answer: Callable[[Sequence[Box]], str]) -> Iterable[Child]:
-    fields = record.fields
-    found = countable(record.values[params.boxes] or [], record.values[params.uncountable] or [])
-    stated = fields.get(params.counts) if params.counts is not None else None
-    if isinstance(stated, dict):
-        found = {label: boxes for label, boxes in found.items() if stated.get(label) == len(boxes)}
-    within = range(params.least_count, params.most_count + 1)
-    draw = {label: key_of(role.encode(), record.key.encode(), label.encode()) for label in found}
-    chosen = [label for label in sorted(found, key=lambda label: draw[label]) if len(found[label]) in within]
-    wording = load_questions(params.questions)
-    kept = {name: value for name, value in fields.items() if not isinstance(value, (list, dict))}
-    for label in chosen[: params.most]:
-        form = wording.questions[int(draw[label][-8:], 16) % len(wording.questions)]
-        question = form.replace("{things}", wording.plural(label))
-        asked = {**kept, "question": question, "answer": answer(found[label]), "label": label}
-        if fields.get("id") is not None:
-            asked["id"] = f"{fields['id']}#{role}-{label}"
-        yield Child(role, asked, record.media)

@@ -368,10 +368,8 @@ def adoptable(store: Store, table: Table, tag: str) -> tuple[list[DataFile], int
     files: list[DataFile] = []
     calls = 0
     known = table.read([table.key]).to_series() if table.version is not None else pl.Series([], dtype=pl.String)
-    for path in table.orphans():
+    for path in table.orphans(tag):
         bucket = path.partition("/")[0].removeprefix("bucket=")
-        if f"/{tag}-" not in f"/{path.partition('/')[2]}":
-            continue
         data = store.storage.read(f"tables/{table.name}/{path}")
         try:
             frame = pl.read_parquet(data, columns=[table.key])

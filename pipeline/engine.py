@@ -5,6 +5,7 @@ An engine only runs units (`LocalEngine`, `RayEngine`); what makes a run survive
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,7 @@ ALONE_ATTEMPTS = 2
 """So often a record must kill a worker with nothing beside it: whatever else kills workers does so now and then."""
 KILLED_ATTEMPTS = 4
 """The same where the worker was killed from outside, by the system for its memory or by somebody."""
-_KILLED = -9
+_KILLED = -signal.SIGKILL
 STARTS = 10
 """So many workers in a row may die before they begin; then it is no accident."""
 BUDGET_FROM = 100

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from pipeline.clips import open_clip, upright_rgb
 from pipeline.measures.clip_probe import ClipParams
-from pipeline.media import MediaRef, keep_media, media_name
+from pipeline.media import MediaRef, keep_media, kept_ref
 from pipeline.operator import Child, Expander, Quarantine, Record
 
 QUALITY = 95
@@ -99,7 +99,7 @@ class Frames(Expander):
 
         data: bytes = simplejpeg.encode_jpeg(rgb, quality=QUALITY, colorspace="RGB", colorsubsampling="420")
         digest = keep_media(record.reader.storage(), data)
-        return MediaRef("image", "store", media_name(digest), length=len(data), digest=digest)
+        return kept_ref("image", digest, len(data))
 
 
 def sample_times(start: float, end: float, every: float = 5.0, least: int = 2, most: int = 6) -> list[float]:

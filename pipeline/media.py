@@ -48,6 +48,11 @@ def media_name(digest: str) -> str:
     return f"media/{digest[:2]}/{digest}"
 
 
+def kept_ref(role: str, digest: str, length: int) -> MediaRef:
+    """The medium of so many bytes that a store keeps under their digest."""
+    return MediaRef(role, "store", media_name(digest), length=length, digest=digest)
+
+
 def keep_media(storage: Storage, data: bytes, digest: str | None = None) -> str:
     """Put bytes into a store under the digest they have, unless they are there; returns the digest.
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.measures.same_picture import settle
-from pipeline.media import MediaRef, keep_media, media_name
+from pipeline.media import MediaRef, keep_media, kept_ref
 from pipeline.operator import Child, Expander, Params, Quarantine, Record
 from pipeline.pictures import DEFAULT_LIMITS, decode_noted
 
@@ -182,4 +182,4 @@ def _store(record: Record, picture: Picture, lossless: bool) -> MediaRef:
         image.save(file, "JPEG", quality=_QUALITY)
     data = file.getvalue()
     digest = keep_media(record.reader.storage(), data)
-    return MediaRef("image", "store", media_name(digest), length=len(data), digest=digest)
+    return kept_ref("image", digest, len(data))

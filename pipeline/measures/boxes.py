@@ -6,41 +6,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-from pydantic import Field
 
-from pipeline.boxes import REASONS, Form, Layout, Limits, Units, check_boxes, grid_text
-from pipeline.measures.header import HEAD_BYTES
-from pipeline.operator import Column, Measure, Params, Quarantine, Record
-from pipeline.pictures import header_first, read_info
+from pipeline.boxes import REASONS, Form, Limits, check_boxes, grid_text
+from pipeline.measures.header import HEAD_BYTES, read_header
+from pipeline.operator import Column, Measure, Quarantine, Record
 
 BOX = pa.struct([pa.field("label", pa.string()), *(pa.field(name, pa.float64()) for name in ("x0", "y0", "x1", "y1"))])
 
 
-class BoxesParams(Params):
-    """Parameters of `boxes`.
+class BoxesParams(Form, Limits):
+    """Parameters of `boxes`, those of `Form` and `Limits` among them.
 
-    `field` holds a list of objects; `box`, `label`, `area`, `crowd` and `score` name their keys, `layout` and `units`
-    say what the four numbers are. `size` names a field with `width` and `height` as the annotator saw them.
-    `phrase_in` names fields (texts or lists of texts) one of which must name each label. The limits are those of
-    `pipeline.boxes.Limits`.
+    `field` holds a list of objects. `size` names a field with `width` and `height` as the annotator saw them.
+    `phrase_in` names fields (texts or lists of texts) one of which must name each label.
     """
 
     role: str = "image"
     field: str = "objects"
-    box: str = "bbox_xywh"
-    label: str = "label"
-    area: str = "area"
-    crowd: str = "iscrowd"
-    score: str = "score"
-    layout: Layout = "xywh"
-    units: Units = "pixels"
     size: str | None = None
     phrase_in: tuple[str, ...] = ()
-    tolerance: float = Field(default=0.01, ge=0, le=0.5)
-    least_area: float = Field(default=0.001, ge=0, le=1)
-    most_area: float = Field(default=0.95, ge=0, le=1)
-    duplicate_iou: float = Field(default=0.9, gt=0, le=1)
-    least_score: float = Field(default=0.0, ge=0, le=1)
 
 
 class Boxes(Measure):
@@ -50,15 +34,6 @@ class Boxes(Measure):
     version = 1
     Params = BoxesParams
     params: BoxesParams
-
-    def __init__(self, params: BoxesParams) -> None:
-        super().__init__(params)
-        self._form = Form(
-            params.box, params.label, params.area, params.crowd, params.score, params.layout, params.units
-        )
-        self._limits = Limits(
-            params.tolerance, params.least_area, params.most_area, params.duplicate_iou, params.least_score
-        )
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -105,7 +80,7 @@ class Boxes(Measure):
         if self.params.size is not None and isinstance(told := fields.get(self.params.size), dict):
             stated = (told.get("width"), told.get("height"))
         texts = [text for name in self.params.phrase_in for text in texts_of(fields.get(name))]
-        found = check_boxes(objects, self._size(record), self._form, self._limits, texts, stated)
+        found = check_boxes(objects, self._size(record), self.params, self.params, texts, stated)
         single = found.given - found.crowds
         return (
             found.given,
@@ -121,15 +96,7 @@ class Boxes(Measure):
     def _size(self, record: Record) -> tuple[int, int]:
         """Width and height of the upright picture, from the first 64 KiB where they suffice."""
         head = record.head(HEAD_BYTES, self.params.role)
-        if len(head) == HEAD_BYTES:
-            try:
-                info = read_info(head) if header_first(head) else None
-            except Quarantine:
-                info = None
-            if info is None:
-                info = read_info(record.read(self.params.role))
-        else:
-            info = read_info(head)
+        info = read_header(record, self.params.role, head, is_whole=len(head) < HEAD_BYTES)
         return info.width, info.height
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 from pydantic import Field
 
 from pipeline.operator import Column, Measure, Params, Quarantine, Record
-from pipeline.pictures import DEFAULT_LIMITS, PILLOW_LIMIT, Limits, header_first, read_info
+from pipeline.pictures import DEFAULT_LIMITS, PILLOW_LIMIT, Limits, PictureInfo, header_first, read_info
 
 HEAD_BYTES = 65536
 """Covers nearly every JPEG with an EXIF preview; where it does not reach, the whole file is read."""
@@ -85,15 +86,7 @@ class Header(Measure):
         size = len(head) if is_whole else self._size(record)
         if size > self.params.max_bytes:
             raise Quarantine("file too large", f"{size} bytes, at most {self.params.max_bytes} are read")
-        if is_whole or size == HEAD_BYTES:
-            info = read_info(head, self._limits)
-        elif not header_first(head):
-            info = read_info(record.read(self.params.role), self._limits)
-        else:
-            try:
-                info = read_info(head, self._limits)
-            except Quarantine:
-                info = read_info(record.read(self.params.role), self._limits)
+        info = read_header(record, self.params.role, head, is_whole or size == HEAD_BYTES, self._limits)
         width, height = info.width, info.height
         short, long = (width, height) if width < height else (height, width)
         pixels = width * height
@@ -125,3 +118,13 @@ class Header(Measure):
         if ref.container == "file":
             return os.stat(os.path.join(record.reader.root, ref.path)).st_size
         return len(record.read(self.params.role))
+
+
+def read_header(record: Record, role: str, head: bytes, is_whole: bool, limits: Limits = DEFAULT_LIMITS) -> PictureInfo:
+    """What a header says, from the beginning of a file where that suffices, else from all; raises Quarantine."""
+    if is_whole:
+        return read_info(head, limits)
+    if header_first(head):
+        with suppress(Quarantine):
+            return read_info(head, limits)
+    return read_info(record.read(role), limits)

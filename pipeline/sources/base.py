@@ -57,6 +57,8 @@ class Source(BaseModel, ABC):
 
     unit: ClassVar[str] = "line"
     """What one row is called in messages."""
+    needs_network: ClassVar[bool] = False
+    """Whether reading it asks other machines."""
 
     on_bad_row: Literal["stop", "quarantine"] = "stop"
     select: dict[DottedPath, Scalar | list[Scalar]] = Field(default_factory=dict)

@@ -13,7 +13,7 @@ from anyio.from_thread import start_blocking_portal
 from anyio.to_thread import run_sync
 
 from catalog.storage import Storage
-from pipeline.media import MediaRef, media_name
+from pipeline.media import kept_ref
 from pipeline.sources.addresses import AddressRule, parse_url
 from pipeline.sources.base import BadRow, SourceRow
 from pipeline.sources.download import Downloader
@@ -95,9 +95,7 @@ class _Fetcher:
             kept = await self._kept(row.fields["url"])
         except BadRow as bad:
             return SourceRow(row.place, row.fields, (), (bad.reason, str(bad)))
-        name = media_name(kept.digest)
-        media = MediaRef(self._role, "store", name, length=kept.size, digest=kept.digest)
-        return SourceRow(row.place, row.fields, (media,))
+        return SourceRow(row.place, row.fields, (kept_ref(self._role, kept.digest, kept.size),))
 
     async def _kept(self, text: str) -> Kept:
         url = parse_url(text)

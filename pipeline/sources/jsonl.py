@@ -44,11 +44,15 @@ class Jsonl(Source):
         """The manifest and the file of records."""
         media_root = MediaRoot(root)
         manifest = media_root.own_file(self.manifest, "manifest")
+        return sorted({root / manifest, *self._record_files(root, media_root, manifest)})
+
+    def _record_files(self, root: Path, media_root: MediaRoot, manifest: str) -> list[Path]:
+        """The file of records, if there is one."""
         if self.records is None:
-            return [root / manifest]
+            return []
         folder = manifest.rpartition("/")[0]
         beside = f"{folder}/{self.records.file}" if folder else self.records.file
-        return sorted([root / manifest, root / media_root.own_file(beside, "records")])
+        return [root / media_root.own_file(beside, "records")]
 
     def rows(self, root: Path) -> Iterator[SourceRow]:
         """The selected lines in file order."""
@@ -58,8 +62,8 @@ class Jsonl(Source):
         media_root = MediaRoot(root)
         manifest = media_root.own_file(self.manifest, "manifest")
         beside = None
-        if self.records is not None:
-            (path,) = set(self.inputs(root)) - {root / manifest}
+        for path in self._record_files(root, media_root, manifest):
+            assert self.records is not None
             beside = RecordFile(path, self.records.line)
         reader = _LineReader(self, media_root, manifest.rpartition("/")[0], beside)
         shown = show_place(manifest)

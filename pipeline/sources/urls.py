@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, IPvAnyNetwork, model_validator
 
@@ -23,6 +23,8 @@ class UrlList(Source):
     The URL becomes the field `url`. Nothing is fetched unless `network` is true. `allow_private` opens
     addresses that are not public: all of them (true), or networks such as `10.1.0.0/16`.
     """
+
+    needs_network: ClassVar[bool] = True
 
     kind: Literal["urls"]
     file: Annotated[str, Field(min_length=1)]

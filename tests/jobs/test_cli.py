@@ -15,7 +15,7 @@ from rich.console import Console
 from catalog import schemas
 from catalog.store import Store, open_store
 from catalog.view import open_view
-from jobs.show import _reasons
+from jobs.show import reasons_line
 from tests.jobs.tiny import Tiny, here, unifactory, write_tiny
 
 VERBS = ("plan", "curate", "status", "retry", "audit", "report", "explain", "gc", "inspect", "demo")
@@ -196,7 +196,7 @@ def test_a_fault_of_the_program_is_not_taken_for_findings(curated: Tiny, monkeyp
 
 def test_what_looks_like_markup_is_printed_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
     """A reason may quote whatever stood in a source."""
-    Console(width=80).print(_reasons({"[/red] no such tag": 2, "[bold]x": 1}))
+    Console(width=80).print(reasons_line({"[/red] no such tag": 2, "[bold]x": 1}))
     assert capsys.readouterr().out == "[/red] no such tag 2, [bold]x 1\n"
 
 
