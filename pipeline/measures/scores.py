@@ -6,12 +6,9 @@ of 1-5. A record that the table does not hold gets null, never a made-up value.
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
 from bisect import bisect_left
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +17,7 @@ from pydantic import Field, model_validator
 
 from catalog.errors import UserError
 from pipeline.operator import Column, Measure, Params, Record
+from pipeline.scorers.checkpoint import file_digest
 
 
 class ScoresParams(Params):
@@ -79,8 +77,7 @@ class Scores(Measure):
         if self.params.table is None:
             return {}
         try:
-            stat = os.stat(self.params.table)
-            return {"table_sha256": _digest(self.params.table, stat.st_size, stat.st_mtime_ns)}
+            return {"table_sha256": file_digest(Path(self.params.table))}
         except OSError as error:
             raise UserError(f"{self.params.table}: the table of scores cannot be read: {error.strerror}") from error
 
@@ -157,10 +154,3 @@ def _refuse(rows: pa.Table, path: str, complaint: str) -> None:
     if rows.num_rows:
         key, score = rows["key"][0].as_py(), rows["score"][0].as_py()
         raise UserError(f"{path}: {rows.num_rows} scores, the first {score:g} of key {key!r}: {complaint}")
-
-
-@cache
-def _digest(path: str, _size: int, _mtime_ns: int) -> str:
-    """The sha256 of a file, once for every state of it."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
