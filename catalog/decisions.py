@@ -155,13 +155,26 @@ class Split(Decision):
 
 
 class Quota(Decision):
-    """Keeps at most so many records of each stratum, those with the lowest hash."""
+    """Keeps at most so many records of each stratum, those with the lowest hash.
+
+    `least` boosts strata: each named one shall make up that share of what is kept, so others are cut, all by one
+    hash, until it does. At most `most_cut` of the others goes, and a stratum without records asks for nothing: a share
+    that is out of reach must not empty a corpus.
+    """
 
     decide: Literal["quota"]
     by: str
     limits: dict[str, int] = Field(default_factory=dict)
     default: int | None = Field(default=None, ge=0)
+    least: dict[str, Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=dict)
+    most_cut: float = Field(default=0.5, ge=0, le=1)
     salt: str = "quota"
+
+    @model_validator(mode="after")
+    def _shares_leave_room(self) -> Quota:
+        if sum(self.least.values()) >= 1:
+            raise ValueError(f"least: the shares come to {sum(self.least.values()):g}, must be below 1")
+        return self
 
 
 AnyDecision = Annotated[Rules | Route | Licence | Duplicates | Split | Quota, Field(discriminator="decide")]
@@ -264,29 +277,66 @@ def decide_split(decision: Split, inputs: Inputs) -> Verdicts:
 def decide_quota(decision: Quota, inputs: Inputs) -> Verdicts:
     """The records of lowest hash in each stratum pass; the others are dropped as `quota STRATUM`."""
     cuts = _quota_cuts(decision, inputs)
+    others = _others_cut(decision, inputs, cuts)
     for bucket in inputs.buckets:
-        frame = inputs.frame(bucket, [decision.by])
-        stratum = frame[decision.by].cast(pl.String).fill_null("null")
-        rank = hash_rank(frame["record_key"], decision.salt)
-        cut = np.array([cuts.get(name, -1) for name in stratum], dtype=object)
-        passed = [limit == -1 or int(value) <= limit for value, limit in zip(rank.tolist(), cut, strict=True)]
-        frame = frame.with_columns(stratum=stratum, passed=pl.Series(passed, dtype=pl.Boolean))
+        frame, strata, rank = _ranked(decision, inputs, bucket)
+        named = [cuts.get(name, _UNLIMITED) for name in strata]
+        cut = [
+            min(own, _UNLIMITED if name in decision.least else others) for name, own in zip(strata, named, strict=True)
+        ]
+        passed = [value <= limit for value, limit in zip(rank.tolist(), cut, strict=True)]
+        frame = frame.with_columns(stratum=strata, passed=pl.Series(passed, dtype=pl.Boolean))
         state = pl.when("passed").then(pl.lit("passed")).otherwise(pl.lit("dropped"))
         reason = pl.when(~pl.col("passed")).then(pl.format("quota {}", "stratum"))
         yield bucket, finish(frame.with_columns(state=state, reason=reason), [decision.by])
 
 
+_UNLIMITED = 2**64
+_NONE = -1
+
+
+def _ranked(decision: Quota, inputs: Inputs, bucket: str) -> tuple[pl.DataFrame, pl.Series, npt.NDArray[np.uint64]]:
+    """A bucket with the stratum and the rank of each of its records."""
+    frame = inputs.frame(bucket, [decision.by])
+    strata = frame[decision.by].cast(pl.String).fill_null("null")
+    return frame, strata, hash_rank(frame["record_key"], decision.salt)
+
+
 def _quota_cuts(decision: Quota, inputs: Inputs) -> dict[str, int]:
-    """Per limited stratum the largest rank that still passes; -2 where the quota is zero."""
+    """Per limited stratum the largest rank that still passes."""
     kept: dict[str, npt.NDArray[np.uint64]] = {}
     for bucket in inputs.buckets:
-        frame = inputs.frame(bucket, [decision.by])
-        stratum = frame[decision.by].cast(pl.String).fill_null("null").to_numpy()
-        rank = hash_rank(frame["record_key"], decision.salt)
-        for name in np.unique(stratum.astype(str)):
+        _, strata, rank = _ranked(decision, inputs, bucket)
+        names = strata.to_numpy().astype(str)
+        for name in np.unique(names):
             limit = decision.limits.get(name, decision.default)
             if limit is None:
                 continue
-            both = np.concatenate([kept.get(name, np.empty(0, np.uint64)), rank[stratum == name]])
+            both = np.concatenate([kept.get(name, np.empty(0, np.uint64)), rank[names == name]])
             kept[name] = np.sort(both)[:limit]
-    return {name: int(ranks[-1]) if len(ranks) else -2 for name, ranks in kept.items()}
+    return {name: int(ranks[-1]) if len(ranks) else _NONE for name, ranks in kept.items()}
+
+
+def _others_cut(decision: Quota, inputs: Inputs, cuts: Mapping[str, int]) -> int:
+    """The largest rank at which a stratum that `least` does not name still passes."""
+    if not decision.least:
+        return _UNLIMITED
+    counts = dict.fromkeys(decision.least, 0)
+    ranks: list[npt.NDArray[np.uint64]] = []
+    for bucket in inputs.buckets:
+        _, strata, rank = _ranked(decision, inputs, bucket)
+        for name in strata.unique().to_list():
+            mine = rank[(strata == name).to_numpy()]
+            if (cut := cuts.get(name, _UNLIMITED)) != _UNLIMITED:
+                mine = mine[[value <= cut for value in mine.tolist()]]
+            if name in counts:
+                counts[name] += len(mine)
+            else:
+                ranks.append(mine)
+    others = np.sort(np.concatenate([np.empty(0, np.uint64), *ranks]))
+    totals = [count / decision.least[name] for name, count in counts.items() if count]
+    room = int(min(totals)) - sum(counts.values()) if totals else len(others)
+    stay = max(room, len(others) - int(len(others) * decision.most_cut), 0)
+    if stay >= len(others):
+        return _UNLIMITED
+    return int(others[stay - 1]) if stay else _NONE

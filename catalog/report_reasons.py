@@ -114,10 +114,16 @@ def _asked(node: Mapping[str, Any], rule: Mapping[str, Any] | None, state: str, 
     if kind == "licence":
         return _Asked(f"{node['field']} like {', '.join(node['allow'])}")
     if kind == "quota":
-        stratum = reason.removeprefix("quota ")
-        limit = node["limits"].get(stratum, node["default"])
-        return _Asked(f"at most {limit} records whose {node['by']} is {stratum}", f"<= {limit}")
+        return _of_quota(node, reason.removeprefix("quota "))
     return _of_duplicates(node, reason) if kind == "duplicates" else _Asked()
+
+
+def _of_quota(node: Mapping[str, Any], stratum: str) -> _Asked:
+    limit = node["limits"].get(stratum, node["default"])
+    if limit is not None:
+        return _Asked(f"at most {limit} records whose {node['by']} is {stratum}", f"<= {limit}")
+    wanted = ", ".join(f"{share:.0%} {name}" for name, share in node["least"].items())
+    return _Asked(f"room for {wanted} by {node['by']}: at most {node['most_cut']:.0%} of the others goes")
 
 
 def _of_rule(node: Mapping[str, Any], rule: Mapping[str, Any], name: str) -> _Asked:

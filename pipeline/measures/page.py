@@ -19,6 +19,7 @@ SHOWN: tuple[tuple[str, dict[str, Any]], ...] = (
     ("phash", {}),
     ("text", {}),
     ("prose", {}),
+    ("subject", {}),
     ("minhash", {}),
     ("chain", {}),
     ("pair", {}),

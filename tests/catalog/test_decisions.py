@@ -253,6 +253,39 @@ def test_a_larger_quota_only_adds(some: list[str | None], limit: int) -> None:
     assert kept[0] <= kept[1]
 
 
+@given(
+    st.lists(strata, max_size=60),
+    st.dictionaries(st.sampled_from(["cat", "dog", "fox"]), st.sampled_from([0.05, 0.2, 0.3]), min_size=1),
+    st.sampled_from([0.0, 0.25, 0.5, 1.0]),
+    st.none() | st.integers(0, 12),
+)
+def test_boosted_strata_lose_nothing_and_others_go_until_the_share_is_reached(
+    some: list[str | None], least: dict[str, float], most_cut: float, default: int | None
+) -> None:
+    inputs = population([{"kind": kind} for kind in some], kind=pl.String)
+    plain = Quota(decide="quota", by="kind", default=default)
+    before = collect(decide_quota(plain, inputs))
+    after = collect(decide_quota(plain.model_copy(update={"least": least, "most_cut": most_cut}), inputs))
+    entered = {key: row["kind"] or "null" for key, row in before.items() if row["state"] == "passed"}
+    kept = {key: row["kind"] or "null" for key, row in after.items() if row["state"] == "passed"}
+    assert kept.items() <= entered.items()
+    assert all(key in kept for key, kind in entered.items() if kind in least)
+    others, there = [sum(kind not in least for kind in found.values()) for found in (entered, kept)]
+    counts = Counter(kept.values())
+    wanted = {kind: share for kind, share in least.items() if counts[kind]}
+    assert others - there <= others * most_cut
+    if there < others:  # never more than it takes
+        assert any(counts[kind] / (len(kept) + 1) < share for kind, share in wanted.items())
+    if there > others - int(others * most_cut):  # never less
+        assert all(counts[kind] / len(kept) >= share - 1e-9 for kind, share in wanted.items())
+
+
+def test_a_stratum_without_records_asks_for_nothing() -> None:
+    inputs = population([{"kind": "dog"}] * 9, kind=pl.String)
+    found = collect(decide_quota(Quota(decide="quota", by="kind", least={"cat": 0.9}, most_cut=1), inputs))
+    assert {row["state"] for row in found.values()} == {"passed"}
+
+
 def test_a_quota_counts_strata_of_numbers_too() -> None:
     inputs = population([{"year": year} for year in (1999, 1999, 1999, 2001)], year=pl.Int64)
     found = in_order(collect(decide_quota(Quota(decide="quota", by="year", limits={"1999": 2}), inputs)), 4)
@@ -289,6 +322,9 @@ def test_orders_are_columns_with_a_direction(order: str) -> None:
         {"decide": "split", "validation": 1.0},
         {"decide": "split", "test": -0.1},
         {"decide": "quota", "by": "x", "default": -1},
+        {"decide": "quota", "by": "x", "least": {"cat": 0.0}},
+        {"decide": "quota", "by": "x", "least": {"cat": 0.6, "dog": 0.4}},
+        {"decide": "quota", "by": "x", "least": {"cat": 0.6}, "most_cut": 1.5},
         {"decide": "duplicates", "order": ["pixels downwards"]},
         {"decide": "duplicates", "near": {"distance": 17}},
         {"decide": "duplicates", "placeholder_sources": 1},
@@ -309,6 +345,7 @@ def test_how_records_are_cut_into_buckets_decides_nothing(buckets: list[str]) ->
         inputs = population(rows, buckets, **kinds)
         return [
             collect(decide_quota(Quota(decide="quota", by="kind", default=7), inputs)),
+            collect(decide_quota(Quota(decide="quota", by="kind", least={"a": 0.8}), inputs)),
             collect(decide_split(Split(decide="split", test=0.3), inputs)),
             collect(decide_route(Route(decide="route", routes={"low": "a < 9"}), inputs, ["a"])),
             collect(decide_licence(Licence(decide="licence", allow=("M*",)), inputs)),

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from catalog.decisions import Licence, Route, decide_licence, decide_route
+from catalog.decisions import Licence, Quota, decide_licence, decide_quota, decide_rules
 from catalog.errors import UserError
 from jobs.demo import RECIPES
 from jobs.run import load_plan
@@ -20,7 +21,7 @@ class Given:
 
     def __init__(self, **columns: list[object]) -> None:
         size = len(next(iter(columns.values())))
-        self._frame = pl.DataFrame({"record_key": [f"{row:032x}" for row in range(size)], **columns})
+        self._frame = pl.DataFrame({"record_key": [f"{row:016x}" * 2 for row in range(size)], **columns})
 
     def frame(self, bucket: str, columns: Sequence[str]) -> pl.DataFrame:
         return self._frame.select("record_key", *columns)
@@ -82,8 +83,23 @@ def test_a_table_that_is_not_there_is_a_mistake_and_no_reason_for_the_stand_in()
         load_plan("generation", ["artimuse.table=nothing.parquet"])
 
 
-def test_the_512_stage_takes_what_the_paper_keeps_and_the_256_stage_the_rest() -> None:
-    decision = load_plan("generation", []).nodes["resolution"].node
-    assert isinstance(decision, Route)
-    ((_, verdicts),) = decide_route(decision, Given(short_side=[512, 511, 256, 2000]), ["short_side"])
-    assert verdicts["value"].to_list() == ["r512", "r256", "r256", "r512"]
+def test_the_512_stage_takes_what_the_paper_keeps_and_every_kept_picture_has_samples_of_the_256_stage() -> None:
+    plan = load_plan("generation", [])
+    (rule,) = plan.nodes["stage_512"].rules
+    inputs = Given(short_side=[512, 511, 256, 2000])
+    ((_, verdicts),) = decide_rules([("resolution", rule.condition.sql, "undecided")], inputs, ["short_side"])  # type: ignore[union-attr]
+    assert verdicts["state"].to_list() == ["passed", "dropped", "dropped", "passed"]
+    needs = {node: plan.nodes[node].node.needs for node in plan.nodes if node.startswith("encode")}
+    assert needs == {
+        "encode_256": ("split",), "encode_256_long": ("split",),
+        "encode_512": ("stage_512",), "encode_512_long": ("stage_512",),
+    }  # fmt: skip
+
+
+def test_pictures_of_people_and_of_text_are_boosted_at_the_cost_of_a_tenth_of_the_others_at_most() -> None:
+    decision = load_plan("generation", []).nodes["boost"].node
+    assert isinstance(decision, Quota)
+    subjects = ["people"] * 10 + ["text"] * 5 + ["other"] * 85
+    ((_, verdicts),) = decide_quota(decision, Given(subject=subjects))
+    ends = Counter(zip(verdicts["subject"], verdicts["state"], strict=True))
+    assert ends == {("people", "passed"): 10, ("text", "passed"): 5, ("other", "passed"): 77, ("other", "dropped"): 8}

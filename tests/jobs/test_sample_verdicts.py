@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.reviewed
-@pytest.mark.parametrize("corpus", ["editing", "interleaved", "reasoning", "text"])
+@pytest.mark.parametrize("corpus", ["editing", "generation", "interleaved", "reasoning", "text"])
 def test_every_sample_has_the_verdict_that_was_reviewed(tmp_path: Path, corpus: str) -> None:
     curate(load_plan(corpus, []), SAMPLES, tmp_path / "store")
     view = open_view(str(tmp_path / "store"))
