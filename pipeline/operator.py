@@ -238,6 +238,7 @@ _BUILT_IN: dict[str, str] = {
     "pair": "pipeline.measures.pair:Pair",
     "instruction": "pipeline.measures.instruction:Instruction",
     "related": "pipeline.related:Related",
+    "views": "pipeline.views:Views",
     "subject": "pipeline.measures.subject:Subject",
     "metadata": "pipeline.annotations.metadata:Metadata",
     "openai": "pipeline.annotations.openai:OpenAI",

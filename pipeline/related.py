@@ -1,34 +1,44 @@
 """Expander `related`: pairs for the first stage of training, made from one picture alone.
 
 A map of the picture and the way back from it (controllable generation), a hole to fill, a frame to widen, a grey
-picture to colour. Nothing here needs a model, so there is no depth and no pose among them.
+picture to colour, a style to give, a subject to put into a picture. Nothing here needs a model, so the depth is one of
+haze alone, and there is no pose.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from pipeline.boxes import Box
 from pipeline.measures.same_picture import settle
 from pipeline.media import MediaRef, keep_media, kept_ref
 from pipeline.operator import Child, Expander, Params, Quarantine, Record
 from pipeline.pictures import DEFAULT_LIMITS, decode_noted
 
 Picture = NDArray[np.uint8]
-Task = Literal["edges", "from_edges", "regions", "from_regions", "inpaint", "outpaint", "colourise"]
+Task = Literal[
+    "edges", "from_edges", "regions", "from_regions", "depth", "from_depth",
+    "inpaint", "outpaint", "colourise", "pencil", "watercolour", "subject",
+]  # fmt: skip
 
 _REGIONS, _REGION_SIDE = 8, 96
 # Share of each side that a hole takes, and that is kept where the frame is widened.
 _HOLE, _KEPT = (0.25, 0.5), (0.6, 0.8)
 _GREY = 128
 _QUALITY = 92
+_LARGEST = 1280
+"""Longer side at which the other side of a pair is drawn at most: stages see 512, and pencils take their time."""
+_HAZE_SIDE, _HAZE_WINDOW = 320, 15
+# Share of the picture that a subject fills, and what stays around it, as a share of its own sides.
+_SUBJECT, _MARGIN = (0.04, 0.6), 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +57,8 @@ class _Recipe:
 class RelatedParams(Params):
     """Which tasks, from the medium of which role, and the column or field with a caption (null: none is told).
 
-    Pictures with a shorter side below `least_side` are quarantined as `too small`.
+    Pictures with a shorter side below `least_side` are quarantined as `too small`. The task `subject` needs `boxes`, a
+    column of verified boxes (`measure: boxes`); a picture without a box of fitting size has no such pair.
     """
 
     tasks: tuple[Task, ...] = Field(
@@ -55,7 +66,14 @@ class RelatedParams(Params):
     )
     role: str = "image"
     caption: str | None = None
+    boxes: str | None = None
     least_side: int = Field(default=64, ge=16)
+
+    @model_validator(mode="after")
+    def _boxes_for_subjects(self) -> RelatedParams:
+        if "subject" in self.tasks and self.boxes is None:
+            raise ValueError("tasks: `subject` needs `boxes`, a column of verified boxes")
+        return self
 
 
 class Related(Expander):
@@ -66,14 +84,14 @@ class Related(Expander):
     """
 
     name = "related"
-    version = 1
+    version = 2
     Params = RelatedParams
     params: RelatedParams
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Where the caption comes from."""
-        return () if self.params.caption is None else (self.params.caption,)
+        """Where the caption and the boxes come from."""
+        return tuple(name for name in (self.params.caption, self.params.boxes) if name is not None)
 
     def expand(self, record: Record) -> Iterable[Child]:
         """The pairs in the order of `tasks`; raises Quarantine."""
@@ -81,12 +99,14 @@ class Related(Expander):
         picture = decode_noted(record.read(self.params.role), None, DEFAULT_LIMITS).rgb
         if min(picture.shape[:2]) < self.params.least_side:
             raise Quarantine("too small", f"{picture.shape[1]} x {picture.shape[0]} pixels")
-        return list(self._children(record, ref, picture))
+        return list(self._children(record, ref, _within(picture)))
 
     def _children(self, record: Record, ref: MediaRef, picture: Picture) -> Iterator[Child]:
         caption = record.values.get(self.params.caption) if self.params.caption else None
         for task in self.params.tasks:
-            recipe = TASKS[task]
+            recipe = self._recipe(task, record, ref)
+            if recipe is None:
+                continue
             drawn = recipe.draw(picture, _chance(ref.digest or record.key, task))
             made = _store(record, drawn, recipe.lossless)
             sides = ("source", "target") if recipe.is_source else ("target", "source")
@@ -94,6 +114,27 @@ class Related(Expander):
             text = recipe.asked + (f" It shows: {caption}" if caption and recipe.is_source else "")
             fields: dict[str, Any] = {**record.fields, "text": text, "task": task}
             yield Child(task, fields, (media["source"], media["target"]))
+
+    def _recipe(self, task: Task, record: Record, ref: MediaRef) -> _Recipe | None:
+        """How a task is made of this picture; None where it has no subject to cut out."""
+        if task != "subject":
+            return TASKS[task]
+        box = _chosen(record.values[str(self.params.boxes)] or [], _chance(ref.digest or record.key, "box"))
+        if box is None:
+            return None
+        return _Recipe(lambda picture, _: cropped(picture, box), True, f"Draw a picture with this {box.label}.")
+
+
+def _within(picture: Picture) -> Picture:
+    """The picture, reduced where it is larger than what is drawn."""
+    import cv2
+
+    height, width = picture.shape[:2]
+    scale = _LARGEST / max(height, width)
+    if scale >= 1:
+        return picture
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def edge_map(picture: Picture, chance: np.random.Generator) -> Picture:
@@ -153,16 +194,78 @@ def greyed(picture: Picture, chance: np.random.Generator) -> Picture:
     return np.repeat(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
 
 
+def haze(picture: Picture, chance: np.random.Generator) -> Picture:
+    """Depth-like: white is near, black is far, by how little haze lies before it.
+
+    The dark channel of He, Sun and Tang, "Single image haze removal using dark channel prior" (CVPR 2009), stretched
+    and smoothed along edges. It tells far from near outdoors, and elsewhere little more than dark from bright.
+    """
+    import cv2
+
+    settle()
+    height, width = picture.shape[:2]
+    scale = min(1.0, _HAZE_SIDE / min(height, width))
+    small = cv2.resize(
+        picture, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA
+    )
+    dark = cv2.erode(small.min(axis=2), np.ones((_HAZE_WINDOW, _HAZE_WINDOW), np.uint8))
+    low, high = np.percentile(dark, (1, 99))
+    near = 255 * (1 - np.clip((dark - low) / max(1.0, high - low), 0, 1))
+    smooth = cv2.bilateralFilter(near.astype(np.float32), 9, 40, 9)
+    grey = cv2.resize(smooth, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.repeat(np.clip(np.rint(grey), 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def pencilled(picture: Picture, chance: np.random.Generator) -> Picture:
+    """A pencil drawing of the picture (OpenCV's `pencilSketch`)."""
+    import cv2
+
+    settle()
+    grey, _ = cv2.pencilSketch(np.ascontiguousarray(picture[..., ::-1]), sigma_s=40, sigma_r=0.08, shade_factor=0.04)
+    return np.repeat(np.asarray(grey, np.uint8)[..., None], 3, axis=2)
+
+
+def washed(picture: Picture, chance: np.random.Generator) -> Picture:
+    """The picture in ink and watercolour (OpenCV's `stylization`)."""
+    import cv2
+
+    settle()
+    painted = cv2.stylization(np.ascontiguousarray(picture[..., ::-1]), sigma_s=60, sigma_r=0.45)
+    return np.ascontiguousarray(np.asarray(painted, np.uint8)[..., ::-1])
+
+
+def cropped(picture: Picture, box: Box) -> Picture:
+    """What lies in a box (0-1), with a small margin."""
+    height, width = picture.shape[:2]
+    across, down = _MARGIN * (box.x1 - box.x0), _MARGIN * (box.y1 - box.y0)
+    left, right = (round(width * min(max(side, 0.0), 1.0)) for side in (box.x0 - across, box.x1 + across))
+    top, bottom = (round(height * min(max(side, 0.0), 1.0)) for side in (box.y0 - down, box.y1 + down))
+    return np.ascontiguousarray(picture[top:bottom, left:right])
+
+
+def _chosen(boxes: Sequence[dict[str, Any]], chance: np.random.Generator) -> Box | None:
+    """One of the boxes of fitting size."""
+    found = [Box(**box) for box in boxes]
+    found = [box for box in found if _SUBJECT[0] <= box.area <= _SUBJECT[1]]
+    return found[int(chance.integers(len(found)))] if found else None
+
+
 TASKS: dict[Task, _Recipe] = {
     "edges": _Recipe(edge_map, False, "Generate a Canny edge map of this picture.", lossless=True),
     "from_edges": _Recipe(edge_map, True, "Draw a picture that follows these edges.", lossless=True),
     "regions": _Recipe(region_map, False, "Generate a segmentation map of this picture by colour.", lossless=True),
     "from_regions": _Recipe(region_map, True, "Draw a picture that follows this map of colours.", lossless=True),
+    "depth": _Recipe(haze, False, "Generate a rough depth map of this picture: near is bright.", lossless=True),
+    "from_depth": _Recipe(
+        haze, True, "Draw a picture that follows this rough depth map: near is bright.", lossless=True
+    ),
     "inpaint": _Recipe(holed, True, "Fill in the grey rectangle."),
     "outpaint": _Recipe(framed, True, "Widen the picture into the grey frame."),
     "colourise": _Recipe(greyed, True, "Colour this grey picture."),
+    "pencil": _Recipe(pencilled, False, "Turn this picture into a pencil drawing."),
+    "watercolour": _Recipe(washed, False, "Turn this picture into a drawing in ink and watercolour."),
 }
-"""Every task and how its other side is made."""
+"""Every task and how its other side is made; `subject` needs a box of the record."""
 
 
 def _chance(seed: str, task: str) -> np.random.Generator:

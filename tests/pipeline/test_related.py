@@ -17,7 +17,7 @@ from catalog.store import open_store
 from pipeline.embedded.scenes import skyline
 from pipeline.media import MediaReader, MediaRef
 from pipeline.operator import Child, Expander, Quarantine, Record, load_operator
-from pipeline.related import TASKS, edge_map, framed, greyed, holed, region_map
+from pipeline.related import TASKS, edge_map, framed, greyed, haze, holed, pencilled, region_map, washed
 from tests.pipeline.pictures import columns_of, encode, measure, scene
 from tests.pipeline.runs import curate, entry, plan_of, write_manifest, write_picture
 
@@ -50,10 +50,10 @@ def side(child: Child, role: str) -> MediaRef:
 
 
 def test_every_task_is_one_pair_with_the_picture_on_its_right_side(tmp_path: Path) -> None:
-    made = {child.role: child for child in children(record(tmp_path))}
+    made = {child.role: child for child in children(record(tmp_path), tasks=list(TASKS))}
     assert list(made) == list(TASKS)
     for task, child in made.items():
-        original = "source" if task in {"edges", "regions"} else "target"
+        original = "source" if task in {"edges", "regions", "depth", "pencil", "watercolour"} else "target"
         assert side(child, original).path == "town"
         assert side(child, "source" if original == "target" else "target").container == "store"
         assert child.fields == {"licence": "MIT", "text": TASKS[task].asked, "task": task}  # type: ignore[index]
@@ -81,6 +81,59 @@ def test_a_caption_is_told_where_the_picture_is_to_be_drawn(tmp_path: Path) -> N
     there, back = children(given, tasks=["edges", "from_edges"], caption="caption")
     assert "town" not in there.fields["text"]
     assert back.fields["text"].endswith("It shows: a town")
+
+
+def test_the_other_side_of_a_large_picture_is_drawn_smaller(tmp_path: Path) -> None:
+    given = record(tmp_path, np.asarray(Image.fromarray(TOWN).resize((2000, 1500))))
+    for child in children(given, tasks=["edges", "pencil", "outpaint"]):
+        made = next(ref for ref in child.media if ref.container == "store")
+        assert Image.open(io.BytesIO(given.reader.read(made))).size == (1280, 960)
+
+
+BOXES = [
+    {"label": "speck", "x0": 0.0, "y0": 0.0, "x1": 0.1, "y1": 0.1},
+    {"label": "tower", "x0": 0.25, "y0": 0.5, "x1": 0.75, "y1": 1.0},
+    {"label": "all", "x0": 0.0, "y0": 0.0, "x1": 1.0, "y1": 0.9},
+]
+
+
+def test_a_subject_is_cut_out_by_a_box_of_fitting_size_and_drawn_into_the_picture(tmp_path: Path) -> None:
+    given = record(tmp_path, values={"boxes": BOXES, "caption": "a town"})
+    (child,) = children(given, tasks=["subject"], boxes="boxes", caption="caption")
+    assert child.fields["text"] == "Draw a picture with this tower. It shows: a town"
+    assert side(child, "target").path == "town"
+    cut = np.asarray(Image.open(io.BytesIO(given.reader.read(side(child, "source")))), np.float64)
+    across, down = round(320 * 0.025), round(240 * 0.025)
+    wanted = TOWN[120 - down :, 80 - across : 240 + across]
+    assert cut.shape == wanted.shape
+    assert np.abs(cut - wanted).mean() < 6  # JPEG
+
+
+@pytest.mark.parametrize("boxes", [None, [], [BOXES[0], BOXES[2]]])
+def test_a_picture_without_a_fitting_box_has_no_subject(tmp_path: Path, boxes: Any) -> None:
+    assert children(record(tmp_path, values={"boxes": boxes}), tasks=["subject"], boxes="boxes") == []
+
+
+def test_subjects_without_boxes_are_refused() -> None:
+    with pytest.raises(ValueError, match="`subject` needs `boxes`, a column of verified boxes"):
+        children(None, tasks=["subject"])  # type: ignore[arg-type]
+
+
+def test_haze_makes_what_is_pale_far_and_what_is_dark_near() -> None:
+    picture = np.zeros((120, 160, 3), np.uint8)
+    picture[:60] = (190, 200, 215)
+    picture[60:] = (60, 90, 20)
+    made = haze(picture, chance())
+    assert made[:40].max() < 40
+    assert made[80:].min() > 215
+    assert (made[..., 0] == made[..., 1]).all()
+
+
+def test_a_pencil_has_no_colour_and_water_has() -> None:
+    drawn, painted = pencilled(TOWN, chance()), washed(TOWN, chance())
+    assert (drawn[..., 0] == drawn[..., 1]).all()
+    assert np.abs(painted.astype(int).max(axis=2) - painted.min(axis=2)).mean() > 5
+    assert np.abs(painted.astype(int) - TOWN).mean() > 5
 
 
 def test_a_hole_is_grey_and_the_rest_as_it_was() -> None:
