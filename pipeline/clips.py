@@ -135,6 +135,24 @@ class Clip:
         """Width of a stored pixel over its height; None when the clip does not say."""
         return self._stream.sample_aspect_ratio
 
+    @property
+    def video_streams(self) -> int:
+        """How many there are; the first is read."""
+        return len(self._container.streams.video)
+
+    def frame_times(self) -> list[float] | None:
+        """Seconds from the first frame of every frame, by the packets alone; None where they do not tell.
+
+        Nothing is decoded. Reading `frames` is then over.
+        """
+        packets = [packet for packet in self._packets() if packet.size]
+        stamps = {packet.pts for packet in packets}
+        if self.lost or not packets or None in stamps or len(stamps) != len(packets):
+            return None
+        base = self._stream.time_base or Fraction(0)
+        times = [float(stamp * base) for stamp in sorted(stamps)]
+        return [time - times[0] for time in times]
+
     def frames(self) -> Iterator[ClipFrame]:
         """Every frame that decodes, in order of display. Raises Quarantine for limits passed on the way."""
         import av.error

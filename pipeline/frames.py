@@ -6,13 +6,15 @@ ends at any jump that `clip_scan` saw, so no two frames of a clip have a cut bet
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from pipeline.clip_decord import installed, read_frames, shows_the_same
 from pipeline.clips import open_clip, upright_rgb
 from pipeline.measures.clip_probe import ClipParams
 from pipeline.media import MediaRef, keep_media, kept_ref
@@ -25,8 +27,13 @@ _HAIR = 1e-9
 
 
 class FramesParams(ClipParams):
-    """One frame every `every` seconds, at least `least` and at most `most`."""
+    """One frame every `every` seconds, at least `least` and at most `most`.
 
+    `decoder: decord` lets decord decode the clips of which it gives the same frames (pipeline.clip_decord), where it is
+    installed; nothing that is stored depends on it.
+    """
+
+    decoder: Literal["decord", "pyav"] = Field(default="decord", exclude=True)
     every: float = Field(default=5.0, gt=0)
     least: int = Field(default=2, ge=1)
     most: int = Field(default=6, ge=1)
@@ -84,6 +91,10 @@ class Frames(Expander):
 
     def _taken(self, record: Record, wanted: Sequence[float], end: float) -> Iterator[Taken]:
         """The first frame at or after each wanted time, none beyond the shot and none twice."""
+        by_decord = self._taken_by_decord(record, wanted, end) if self.params.decoder == "decord" else None
+        if by_decord is not None:
+            yield from by_decord
+            return
         with open_clip(record.reader, record.ref(self.params.role), self.params.limits) as clip:
             due = 0
             for shown in clip.frames():
@@ -93,6 +104,21 @@ class Frames(Expander):
                     due += 1
                     yield Taken(shown.time, upright_rgb(shown.frame, clip.square_pixels))
 
+    def _taken_by_decord(self, record: Record, wanted: Sequence[float], end: float) -> Iterator[Taken] | None:
+        ref = record.ref(self.params.role)
+        if ref.container != "file" or not installed():
+            return None
+        with open_clip(record.reader, ref, self.params.limits) as clip:
+            if not shows_the_same(clip):
+                return None
+        with open_clip(record.reader, ref, self.params.limits) as clip:
+            times = clip.frame_times()
+        if times is None:
+            return None
+        places = chosen(times, wanted, end)
+        frames = read_frames(os.path.join(record.reader.root, ref.path), len(times), places)
+        return None if frames is None else (Taken(times[at], rgb) for at, rgb in zip(places, frames, strict=True))
+
     def _store(self, record: Record, rgb: NDArray[np.uint8]) -> MediaRef:
         """The frame as a JPEG of the store, named by its digest, so that writing it twice is writing it once."""
         import simplejpeg
@@ -100,6 +126,17 @@ class Frames(Expander):
         data: bytes = simplejpeg.encode_jpeg(rgb, quality=QUALITY, colorspace="RGB", colorsubsampling="420")
         digest = keep_media(record.reader.storage(), data)
         return kept_ref("image", digest, len(data))
+
+
+def chosen(times: Sequence[float], wanted: Sequence[float], end: float) -> list[int]:
+    """Places of the first frame at or after each wanted time, none beyond `end` and none twice."""
+    places: list[int] = []
+    for place, time in enumerate(times):
+        if time > end or len(places) == len(wanted):
+            break
+        if time >= wanted[len(places)] - _HAIR:
+            places.append(place)
+    return places
 
 
 def sample_times(start: float, end: float, every: float = 5.0, least: int = 2, most: int = 6) -> list[float]:

@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pipeline.clip_decord import read_frames
 from pipeline.frames import Frames, sample_times
 from pipeline.measures.clip_scan import ClipScan
 from pipeline.operator import Child, Quarantine, Record
 from pipeline.pictures import open_picture
+from tests.conftest import SAMPLES
 from tests.pipeline.clip_files import FPS, HEIGHT, WIDTH, clip_bytes, pan, record_of
 
 
@@ -175,3 +177,54 @@ def test_a_clip_that_was_not_scanned_is_set_aside(tmp_path: Path) -> None:
 def test_bounds_the_wrong_way_round_are_refused() -> None:
     with pytest.raises(ValidationError, match="least 4 is more than most 3"):
         Frames.build({"least": 4, "most": 3})
+
+
+CLIPS: dict[str, tuple[dict[str, Any], bool]] = {
+    "plain": ({}, True),
+    "matroska": ({"container": "matroska"}, True),
+    "turned": ({"rotation": 90}, False),
+    "avi": ({"container": "avi", "codec": "mpeg4"}, False),
+}
+
+
+@pytest.mark.parametrize(("made", "by_decord"), CLIPS.values(), ids=list(CLIPS))
+def test_what_is_stored_does_not_depend_on_the_decoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: dict[str, Any], by_decord: bool
+) -> None:
+    pytest.importorskip("decord")
+    path = tmp_path / "clip"
+    path.write_bytes(clip_bytes(pan(3, 6), **made))
+    asked: list[str] = []
+    monkeypatch.setattr("pipeline.frames.read_frames", lambda *given: asked.append(given[0]) or read_frames(*given))
+    one, other = (frames_of(scanned(path), every=2, decoder=name) for name in ("decord", "pyav"))
+    assert len(one) >= 2
+    assert [(child.fields, child.media) for child in one] == [(child.fields, child.media) for child in other]
+    assert asked == ([str(path)] if by_decord else [])
+
+
+def test_a_clip_in_which_decord_counts_other_frames_is_left_to_pyav(tmp_path: Path) -> None:
+    pytest.importorskip("decord")
+    path = tmp_path / "clip"
+    path.write_bytes(clip_bytes(pan(3, 2)))
+    assert read_frames(str(path), 2 * FPS, [0]) is not None
+    assert read_frames(str(path), 2 * FPS + 1, [0]) is None
+    path.write_bytes(b"no clip")
+    assert read_frames(str(path), 1, [0]) is None
+
+
+@pytest.mark.corpora
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="no sample corpora beside the project")
+def test_the_sample_clips_give_the_same_frames_by_both_decoders(tmp_path: Path) -> None:
+    pytest.importorskip("decord")
+    taken = []
+    for path in sorted((SAMPLES / "video" / "files").iterdir()):
+        record = record_of(path, {"shot_start_s": 0.0, "shot_end_s": 2.0}, str(tmp_path / "store"))
+        found = []
+        for name in ("decord", "pyav"):
+            try:
+                found.append([(child.fields, child.media) for child in frames_of(record, every=0.5, decoder=name)])
+            except Quarantine as verdict:
+                found.append([(verdict.reason, str(verdict))])
+        assert found[0] == found[1], path.name
+        taken.append(len(found[0]) > 1)
+    assert sum(taken) >= 15
