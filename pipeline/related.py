@@ -34,7 +34,7 @@ _REGIONS, _REGION_SIDE = 8, 96
 _HOLE, _KEPT = (0.25, 0.5), (0.6, 0.8)
 _GREY = 128
 _QUALITY = 92
-_LARGEST = 1280
+_LARGEST = 1024
 """Longer side at which the other side of a pair is drawn at most: stages see 512, and pencils take their time."""
 _HAZE_SIDE, _HAZE_WINDOW = 320, 15
 # Share of the picture that a subject fills, and what stays around it, as a share of its own sides.
@@ -103,12 +103,18 @@ class Related(Expander):
 
     def _children(self, record: Record, ref: MediaRef, picture: Picture) -> Iterator[Child]:
         caption = record.values.get(self.params.caption) if self.params.caption else None
+        # The way there and the way back share a map, which no chance decides.
+        maps: dict[Callable[[Picture, np.random.Generator], Picture], MediaRef] = {}
         for task in self.params.tasks:
             recipe = self._recipe(task, record, ref)
             if recipe is None:
                 continue
-            drawn = recipe.draw(picture, _chance(ref.digest or record.key, task))
-            made = _store(record, drawn, recipe.lossless)
+            made = maps.get(recipe.draw)
+            if made is None:
+                drawn = recipe.draw(picture, _chance(ref.digest or record.key, task))
+                made = _store(record, drawn, recipe.lossless)
+            if recipe.lossless:
+                maps[recipe.draw] = made
             sides = ("source", "target") if recipe.is_source else ("target", "source")
             media = {sides[0]: replace(made, role=sides[0]), sides[1]: replace(ref, role=sides[1])}
             text = recipe.asked + (f" It shows: {caption}" if caption and recipe.is_source else "")

@@ -87,7 +87,7 @@ def test_the_other_side_of_a_large_picture_is_drawn_smaller(tmp_path: Path) -> N
     given = record(tmp_path, np.asarray(Image.fromarray(TOWN).resize((2000, 1500))))
     for child in children(given, tasks=["edges", "pencil", "outpaint"]):
         made = next(ref for ref in child.media if ref.container == "store")
-        assert Image.open(io.BytesIO(given.reader.read(made))).size == (1280, 960)
+        assert Image.open(io.BytesIO(given.reader.read(made))).size == (1024, 768)
 
 
 BOXES = [
