@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from .conftest import Place
 from .stub import Reply, Request, Server, said
 from .test_openai import params
 
+DOCS = Path(__file__).parents[3] / "docs"
 NOBODY: dict[str, Any] = {"base_url": None, "model": None, "revision": None, "prompt": "caption_long/v1"}
 GIVEN = "base_url: null, model: null, revision: null"
 
@@ -130,6 +133,14 @@ def test_what_cannot_be_right_without_a_server_is_refused(nodes: str, message: s
     with pytest.raises(UserError) as caught:
         plan_of(nodes)
     assert str(caught.value) == message
+
+
+def test_the_nodes_on_the_page_resolve() -> None:
+    blocks = re.findall(r"^```yaml\n(.*?)^```", (DOCS / "annotations.md").read_text(), re.S | re.M)
+    (nodes,) = [textwrap.dedent(block) for block in blocks if "otherwise" in block]
+    plan = plan_of(nodes)
+    assert {node.name for node in plan.nodes.values() if node.missing} == {"judge", "judged"}
+    assert plan.nodes["caption"].notes == ("nodes.caption: no base_url given: the text is that of 'text'",)
 
 
 def test_catalog_card_status_and_report_say_what_stood_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
