@@ -106,10 +106,12 @@ def test_a_pair_the_judge_rejects_drops_and_another_is_encoded_as_reworded(tmp_p
     assert audit(view, check).findings == []
     (card,) = view.cards("editing").values()
     assert (card.embedded, card.branches) == (["embedded-bpe", "patch-vq"], {})
-    # Three were judged, two were left to be worded; another run asks nothing.
-    assert len(server.requests) == 5
+    # Every pair was worded, then judged by what is encoded; another run asks nothing.
+    judged = [request.text for request in server.requests if "`artefacts`" in request.text]
+    assert len(judged) == 3
+    assert [better in text for text in judged].count(True) == 1
     curate(planned(server.url), tmp_path, tmp_path / "store")
-    assert len(server.requests) == 5
+    assert len(server.requests) == 6
 
 
 def test_each_finding_ends_a_pair_by_its_own_reason(tmp_path: Path, server: Server) -> None:
@@ -138,6 +140,7 @@ def test_each_finding_ends_a_pair_by_its_own_reason(tmp_path: Path, server: Serv
     judge.finds = {made[name].name: found for name, found in finds.items()}
     judge.mends = {made[name].name: found for name, found in mends.items()}
     curate(planned(server.url), tmp_path, tmp_path / "store")
+    assert len(server.requests) == len(made) + len(finds)
     assert final_states(tmp_path / "store", "editing") == {
         "fine": ("kept", None),
         "failed": ("dropped", "followed"),
