@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -149,10 +150,14 @@ def direction_agrees(kind: str, outline_gain: float | None) -> bool | None:
 class InstructionParams(Params):
     """Parameters of `instruction`: the field with the wording, and the column of measure `pair` it is held against.
 
-    `outline_gain: null` leaves the pictures out; `direction_agrees` is null then.
+    `outline_gain: null` leaves the pictures out; `direction_agrees` is null then. `column` reads the wording from a
+    column instead, one that a model has rewritten, say, and `prefix` goes before the names of the columns written.
     """
 
     field: str = "text"
+    # Part of the fingerprint only where they are used, since they came later.
+    column: str | None = Field(default=None, exclude=True)
+    prefix: str = Field(default="", pattern=r"^([a-z][a-z0-9]*_)?$", exclude=True)
     outline_gain: str | None = Field(default="outline_gain", pattern=r"^[a-z_]+$")
 
 
@@ -167,9 +172,18 @@ class Instruction(Measure):
     Params = InstructionParams
     params: InstructionParams
 
+    def fingerprint_parts(self) -> dict[str, Any]:
+        """Another place of the wording, other names."""
+        given = {"column": self.params.column, "prefix": self.params.prefix}
+        return {name: value for name, value in given.items() if value}
+
     @property
     def columns(self) -> tuple[Column, ...]:
         """See docs/measures.md."""
+        return tuple(replace(column, name=self.params.prefix + column.name) for column in self._unprefixed)
+
+    @property
+    def _unprefixed(self) -> tuple[Column, ...]:
         flag, whole = pa.bool_(), pa.int64()
         return (
             Column("instruction_words", whole, "words; each Han or kana character is one; 0 without a text", 0, None),
@@ -192,12 +206,13 @@ class Instruction(Measure):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The column the direction is read from."""
-        return () if self.params.outline_gain is None else (self.params.outline_gain,)
+        """The columns that the wording and the direction are read from."""
+        return tuple(name for name in (self.params.column, self.params.outline_gain) if name is not None)
 
     def process(self, record: Record) -> Sequence[Any]:
         """The instruction's columns; raises Quarantine when the field holds something else than text."""
-        text = text_field(record.fields, self.params.field)
+        column = self.params.column
+        text = text_field(record.fields, self.params.field) if column is None else text_field(record.values, column)
         if text is None:
             return (0, *[None] * (len(self.columns) - 1))
         found = wording(text)

@@ -15,7 +15,12 @@ PINNED = {
     "caption_long/v1": "a30c6c325c4fda4b8a1e213551caad03",
     "caption_short/v1": "674ab961d216f66b9d7efbd6ad438967",
     "clip_instruction/v1": "98d48ee691f017110a98b53570c53cf7",
+    "edit_instruction/v1": "961d5ecc541c066f0d702936101c2191",
+    "edit_judge/v1": "3ab6f41c8bd28d5c1dcc3cca83ab3e1f",
     "frame_text/v1": "2df3a3cdeb4d2d80bb5368e2ff33ed73",
+    "query_check/v1": "eb5bd3e6818f1c48a9a90a35458409d2",
+    "response_check/v1": "96140ec5b46937f1063ccc23346e4e8d",
+    "turn_quality/v1": "7afc0917bd3acad322ab810eb827476b",
 }
 
 

@@ -137,3 +137,18 @@ def test_any_text_can_be_read(text: str) -> None:
     assert min(found.words, found.placeholders, found.addresses) >= 0
     made = measure("instruction")
     check_row(made.columns, made.process(record(text)))
+
+
+def test_a_rewritten_wording_is_read_from_its_column_into_names_of_its_own() -> None:
+    made = measure("instruction", column="better", prefix="final_")
+    assert made.reads == ("better", "outline_gain")
+    given = record("Please add a red hat.", better="Remove the hat.", outline_gain=-0.5)
+    found = columns_of(made, given)
+    plain = columns_of(measure("instruction"), record("Remove the hat.", outline_gain=-0.5))
+    assert found == {f"final_{name}": value for name, value in plain.items()}
+    assert found["final_direction_agrees"] is True
+
+
+def test_another_place_of_the_wording_is_part_of_the_fingerprint() -> None:
+    parts = [measure("instruction", **given).fingerprint_parts() for given in ({}, {"column": "a"}, {"prefix": "a_"})]
+    assert parts == [{}, {"column": "a"}, {"prefix": "a_"}]
