@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections import Counter
 from pathlib import Path
 
@@ -162,10 +161,12 @@ def test_five_clips_of_the_sample_corpus_become_sequences_of_two_frames(tmp_path
     assert Counter(state for state, _ in final_ingested(store).values()) == {"expanded": 6, "dropped": 14}
 
 
-def test_the_nodes_that_the_page_shows_fit_into_the_recipe() -> None:
-    (shown,) = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.S | re.M)
-    recipe = yaml.safe_load((RECIPES / "interleaved.yaml").read_text())
-    recipe["nodes"] |= yaml.safe_load(shown)
-    recipe["nodes"]["split"]["needs"] = ["instruction"]
-    plan = resolve(Recipe.model_validate(recipe), "interleaved")
-    assert plan.columns("split")["instruction"][0] == "instruction"
+def test_texts_come_from_a_server_where_one_is_given_and_say_whose_they_are() -> None:
+    server = ["base_url=http://127.0.0.1:8000/v1", "model=m", "revision=r"]
+    asked = load_plan("interleaved", [f"{node}.{said}" for node in ("frame_text", "instruction") for said in server])
+    plain_plan = load_plan("interleaved", [])
+    for name, stand_in in (("frame_text", "frame_facts"), ("instruction", "instruction")):
+        assert plain_plan.nodes[name].notes == (f"nodes.{name}: no base_url given: the text is that of {stand_in!r}",)
+        assert asked.nodes[name].notes == ()
+        assert asked.nodes[name].fingerprint != plain_plan.nodes[name].fingerprint
+    assert plain_plan.columns("split")["instruction"][0] == "instruction"
