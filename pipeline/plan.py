@@ -351,12 +351,16 @@ def _resolve_decision(
             raise UserError(f"{where}: {column!r} of {above} is missing ({planned[above].missing})")
         reads[column] = above
 
-    def condition(sql: str, where: str) -> Condition:
+    def fitting(sql: str, where: str) -> Condition:
         parsed = parse(sql, where)
-        for column in parsed.columns:
-            need(column, where)
         check_types(parsed, contracts, where)
         check_ranges(parsed, contracts, where)
+        return parsed
+
+    def condition(sql: str, where: str) -> Condition:
+        for column in parse(sql, where).columns:
+            need(column, where)
+        parsed = fitting(sql, where)
         if not parsed.checked:
             notes.append(f"{where}: not range-checked: {sql}")
         return parsed
@@ -367,9 +371,15 @@ def _resolve_decision(
             lacking = _lacking(parse(rule.keep, where), planned, visible)
             if lacking is None:
                 rules.append(PlannedRule(rule_name, condition(rule.keep, where), rule.on_null, "keep"))
-            elif rule.otherwise is None:
+                continue
+            # A threshold on the wrong scale shall show before the model is there.
+            for column in parse(rule.keep, where).columns:
+                if column not in visible:
+                    need(column, where)
+            fitting(rule.keep, where)
+            if rule.otherwise is None:
                 raise UserError(f"{where}: {lacking}; name an `else:` rule on other columns, or `else: skip`")
-            elif rule.otherwise == SKIP:
+            if rule.otherwise == SKIP:
                 rules.append(PlannedRule(rule_name, None, rule.on_null, "skip"))
                 notes.append(f"{where}: skipped: {lacking}")
             else:

@@ -328,6 +328,22 @@ def test_an_else_out_of_range_is_refused() -> None:
         branched("null", "score > 7")
 
 
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        ("beauty > 600", r"nodes\.b\.rules\.fine: beauty > 600 decides nothing: beauty ranges from 0 to 10"),
+        ("beauty > 6 AND fame > 1", r"nodes\.b\.rules\.fine: no node above writes 'fame'"),
+    ],
+)
+def test_a_threshold_on_the_wrong_scale_is_refused_before_the_model_is_there(keep: str, message: str) -> None:
+    nodes = f"""
+    m: {{measure: '{BEAUTY}', requires: checkpoint, params: {{checkpoint: null}}}}
+    b: {{decide: rules, needs: [m], rules: {{fine: {{keep: {keep}, else: skip}}}}}}
+    """
+    with pytest.raises(UserError, match=message):
+        plan(nodes)
+
+
 # -- fingerprints -----------------------------------------------------------------------------------------------------
 
 CHAIN = """
