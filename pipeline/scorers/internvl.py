@@ -123,12 +123,11 @@ def check_internvl(folder: Path) -> InternVLChatConfig:
 
 def load_internvl(folder: Path, picture_token: int, device: str, dtype: torch.dtype) -> Any:
     """transformers' `InternVLForConditionalGeneration` of a release, in evaluation mode; raises UserError."""
-    from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
-
     network = _empty(read_internvl_config(folder), picture_token)
     load_released(network, folder, NAMES, device=device, dtype=dtype)
     # Its frequencies are in no state dict, and moving from the meta device has lost them.
-    network.model.language_model.rotary_emb = Qwen2RotaryEmbedding(network.config.text_config, device=device)
+    language = network.model.language_model
+    language.rotary_emb = type(language.rotary_emb)(config=language.config).to(device)
     return network
 
 
