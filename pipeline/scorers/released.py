@@ -204,16 +204,22 @@ def _stored_bin(folder: Path) -> dict[str, StoredTensor]:
     }
 
 
-@lru_cache(maxsize=16)
 def _tensors_of(file: Path) -> dict[str, Tensor]:
     """The tensors of a `.bin` file, mapped and not read; a file that holds anything else is refused."""
     try:
-        found = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        stat = file.stat()
+        return _mapped(file, stat.st_size, stat.st_mtime_ns)
     except FileNotFoundError:
         raise UserError(f"{file}: no such file, and the index names it") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         first = str(error).split("\n", maxsplit=1)[0]
         raise UserError(f"{file}: damaged, or holds more than tensors: {first}") from error
+
+
+@lru_cache(maxsize=16)
+def _mapped(file: Path, _size: int, _mtime_ns: int) -> dict[str, Tensor]:
+    """Kept, so that a file is not opened anew for every tensor."""
+    found = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise UserError(f"{file}: holds more than tensors")
     return found

@@ -41,7 +41,9 @@ def test_loading_equals_what_transformers_builds_and_fills_itself(tmp_path: Path
 
 def test_the_prompt_is_the_released_conversation() -> None:
     config = InternVLChatConfig.model_validate(INTERNVL_CONFIG)
-    system = "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
+    system = (
+        "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
+    )
     holes = "<IMG_CONTEXT>" * 4
     assert prompt(config, "How?") == (
         f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n<img>{holes}</img>\nHow?<|im_end|>\n"
