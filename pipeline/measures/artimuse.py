@@ -81,9 +81,10 @@ class ArtiMuse(CheckpointMeasure):
 
     name = "artimuse"
     version = 1
-    Params = ArtiMuseParams  # type: ignore[assignment] # its `scale` has no default, which is the point
+    Params = ArtiMuseParams
     params: ArtiMuseParams
-    packages: ClassVar = dict.fromkeys(("torch", "safetensors", "transformers"), "graders")
+    packages: ClassVar = dict.fromkeys(("torch", "safetensors", "transformers"), "transformers")
+    time_limit = 900.0  # a picture takes minutes where there is no GPU
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -92,12 +93,15 @@ class ArtiMuse(CheckpointMeasure):
         return (Column("artimuse", pa.float64(), about, 0, self.params.scale, "higher"),)
 
     def preflight(self, storage: Storage) -> None:
-        """Check config, weights and tokenizer of the checkpoint; raises UserError."""
+        """Inspect the checkpoint; raises UserError."""
+        if self.params.checkpoint is not None:
+            self.inspect(Path(self.params.checkpoint))
+
+    def inspect(self, checkpoint: Path) -> None:
+        """Check config, headers of the weights, and tokenizer; raises UserError where `load` would."""
         from pipeline.scorers.internvl import check_internvl
 
-        if self.params.checkpoint is not None:
-            folder = Path(self.params.checkpoint)
-            _ids(folder, check_internvl(folder))
+        _ids(checkpoint, check_internvl(checkpoint))
 
     def load(self, checkpoint: Path) -> Loaded:
         """The network and the prompt; raises UserError where the checkpoint does not fit."""
@@ -139,7 +143,7 @@ def _ids(folder: Path, config: InternVLChatConfig) -> tuple[list[int], list[int]
     from pipeline.scorers.internvl import prompt_ids
     from pipeline.scorers.released import read_tokens, token_ids
 
-    tokens = read_tokens(folder, "graders")
+    tokens = read_tokens(folder, "transformers")
     prompt = prompt_ids(config, tokens, folder, QUESTION)
     scores = token_ids(tokens, SCORE_TOKENS, folder, "which stands for a score")
     if max(scores) >= config.llm_config["vocab_size"]:

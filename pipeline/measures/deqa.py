@@ -67,7 +67,8 @@ class DeQA(CheckpointMeasure):
     version = 1
     Params = DeQAParams
     params: DeQAParams
-    packages: ClassVar = dict.fromkeys(("torch", "safetensors", "transformers"), "graders")
+    packages: ClassVar = dict.fromkeys(("torch", "safetensors"), "transformers")
+    time_limit = 900.0  # a picture takes minutes where there is no GPU
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -79,14 +80,17 @@ class DeQA(CheckpointMeasure):
         )
 
     def preflight(self, storage: Storage) -> None:
-        """Check config, weights, tokenizer and preprocessing of the checkpoint; raises UserError."""
+        """Inspect the checkpoint; raises UserError."""
+        if self.params.checkpoint is not None:
+            self.inspect(Path(self.params.checkpoint))
+
+    def inspect(self, checkpoint: Path) -> None:
+        """Check config, headers of the weights, tokenizer and preprocessing; raises UserError where `load` would."""
         from pipeline.scorers.mplug_owl2 import check_owl
 
-        if self.params.checkpoint is not None:
-            folder = Path(self.params.checkpoint)
-            config = check_owl(folder)
-            read_normalisation(folder, config.visual_config.visual_model.image_size)
-            _ids(folder, config)
+        config = check_owl(checkpoint)
+        read_normalisation(checkpoint, config.visual_config.visual_model.image_size)
+        _ids(checkpoint, config)
 
     def load(self, checkpoint: Path) -> Loaded:
         """The network and the prompt; raises UserError where the checkpoint does not fit."""
@@ -140,7 +144,7 @@ def _ids(folder: Path, config: OwlConfig) -> tuple[list[int], list[int], list[in
     """Ids of the prompt before and after the picture, and of the level words; raises UserError."""
     from pipeline.scorers.released import read_tokens, word_ids
 
-    tokens = read_tokens(folder, "graders")
+    tokens = read_tokens(folder, "transformers")
     levels = word_ids(tokens, LEVELS, folder, "a level of the score")
     before = [config.bos_token_id, *tokens.ids(BEFORE)]
     after = tokens.ids(AFTER)

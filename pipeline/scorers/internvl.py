@@ -16,7 +16,17 @@ import torch
 from pydantic import model_validator
 
 from catalog.errors import UserError
-from pipeline.scorers.released import Names, Part, Place, Tokens, check_fits, load_released, read_config, token_ids
+from pipeline.scorers.released import (
+    Names,
+    Part,
+    Place,
+    Tokens,
+    check_fits,
+    load_released,
+    read_config,
+    token_ids,
+    transformers,
+)
 
 MODEL_TYPE = "internvl_chat"
 MEAN = (0.485, 0.456, 0.406)
@@ -133,8 +143,7 @@ def load_internvl(folder: Path, picture_token: int, device: str, dtype: torch.dt
 
 def _empty(config: InternVLChatConfig, picture_token: int) -> Any:
     """The network without storage. Its vision config's `qkv_bias` and so on have other names in transformers."""
-    from transformers import InternVLConfig, InternVLForConditionalGeneration
-
+    library = transformers()
     given = config.vision_config
     vision = {
         "hidden_size": given.hidden_size,
@@ -148,7 +157,7 @@ def _empty(config: InternVLChatConfig, picture_token: int) -> Any:
         "layer_norm_eps": given.layer_norm_eps,
         "hidden_act": given.hidden_act,
     }
-    made = InternVLConfig(
+    made = library.InternVLConfig(
         vision_config=vision,
         # The release unties them whatever its config says.
         text_config={**config.llm_config, "tie_word_embeddings": False, "use_cache": False},
@@ -158,7 +167,7 @@ def _empty(config: InternVLChatConfig, picture_token: int) -> Any:
         tie_word_embeddings=False,
     )
     with torch.device("meta"):
-        return InternVLForConditionalGeneration(made)
+        return library.InternVLForConditionalGeneration(made)
 
 
 _VISION = (

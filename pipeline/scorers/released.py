@@ -6,6 +6,7 @@ the tensor or token at fault, as UserError.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import pickle
@@ -67,6 +68,11 @@ class Tokens(Protocol):
 
     def id_of(self, token: str) -> int | None:
         """The id of one entry of the vocabulary, None when it has none."""
+
+
+def transformers() -> Any:
+    """The library of that name."""
+    return importlib.import_module("transformers")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -269,10 +275,10 @@ def _tokens_from_json(path: Path) -> Tokens:
 
 
 def _tokens_of_qwen(folder: Path) -> Tokens:
-    from transformers import Qwen2Tokenizer
-
     try:
-        return _FastTokens(Qwen2Tokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer)
+        return _FastTokens(
+            transformers().Qwen2Tokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
+        )
     except Exception as error:  # the library raises whatever its parts raise
         raise UserError(f"{folder}: its tokenizer cannot be read: {error}") from error
 
@@ -283,10 +289,9 @@ class _SentencePieces:
     def __init__(self, path: Path, extra: str) -> None:
         if importlib.util.find_spec("sentencepiece") is None:
             raise UserError(f"{path} needs sentencepiece; install it with: pip install 'unifactory[{extra}]'")
-        from sentencepiece import SentencePieceProcessor
-
+        library = importlib.import_module("sentencepiece")
         try:
-            self._pieces = SentencePieceProcessor(model_file=str(path))
+            self._pieces = library.SentencePieceProcessor(model_file=str(path))
         except (OSError, RuntimeError) as error:
             raise UserError(f"{path}: cannot be read as a SentencePiece model: {error}") from error
 

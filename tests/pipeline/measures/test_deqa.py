@@ -269,10 +269,10 @@ def test_what_is_wrong_with_a_release_is_said_before_any_record(tmp_path: Path, 
 
 
 def test_a_missing_package_is_one_line_that_names_the_extra(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "transformers" else name)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "safetensors" else name)
     with pytest.raises(UserError) as caught:
         build(release).check_packages()
-    assert str(caught.value) == "deqa needs transformers; install it with: pip install 'unifactory[graders]'"
+    assert str(caught.value) == "deqa needs safetensors; install it with: pip install 'unifactory[transformers]'"
 
 
 def test_unknown_parameters_and_precisions_are_refused() -> None:

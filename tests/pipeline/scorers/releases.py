@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
+from pipeline.scorers.released import transformers
+
 Tensors = dict[str, Tensor]
 
 OWL_PROMPT = (
@@ -324,13 +326,13 @@ def _normed(tensors: Tensors, name: str, x: Tensor, epsilon: float) -> Tensor:
 
 def owl_pixels(picture: Image.Image) -> Tensor:
     """What the released code makes of a picture, by transformers' own CLIP processor."""
-    from transformers import CLIPImageProcessorPil
-
     mean = tuple(int(share * 255) for share in CLIP_MEAN)
     side = max(picture.size)
     square = Image.new("RGB", (side, side), mean)
     square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
-    made = CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size=28, image_mean=CLIP_MEAN, image_std=CLIP_STD)
+    made = transformers().CLIPImageProcessorPil(
+        size={"shortest_edge": 28}, crop_size=28, image_mean=CLIP_MEAN, image_std=CLIP_STD
+    )
     found: Tensor = made(square, return_tensors="pt")["pixel_values"]
     return found
 
@@ -348,10 +350,10 @@ def owl_logits(tensors: Tensors, pixels: Tensor, before: list[int], after: list[
 
 
 def _owl_see(tensors: Tensors, pixels: Tensor) -> Tensor:
-    from transformers import CLIPVisionConfig, CLIPVisionModel
-
+    library = transformers()
     given = OWL_CONFIG["visual_config"]["visual_model"]
-    model = CLIPVisionModel(CLIPVisionConfig(**{key: given[key] for key in given if key != "model_type"})).eval()
+    config = library.CLIPVisionConfig(**{key: given[key] for key in given if key != "model_type"})
+    model = library.CLIPVisionModel(config).eval()
     own: Tensors = {}
     stem = "model.vision_model"
     own["embeddings.class_embedding"] = tensors[f"{stem}.embeddings.cls_token"][0, 0]
@@ -413,10 +415,9 @@ def _owl_abstract(tensors: Tensors, patches: Tensor) -> Tensor:
 
 def _owl_language(tensors: Tensors, is_picture: Tensor) -> Any:
     """transformers' LLaMA with the weights of text, whose outputs hooks replace where a picture stands."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
+    library = transformers()
     given = {key: value for key, value in OWL_CONFIG.items() if key not in {"visual_config", "model_type"}}
-    model = LlamaForCausalLM(LlamaConfig(**given)).eval()
+    model = library.LlamaForCausalLM(library.LlamaConfig(**given)).eval()
     text = {name.replace(".multiway.0", ""): value for name, value in tensors.items() if "visi" not in name}
     model.load_state_dict({name: text[name] for name in model.state_dict()}, strict=True)
 
@@ -437,9 +438,7 @@ def _owl_language(tensors: Tensors, is_picture: Tensor) -> Any:
 
 def internvl_pixels(picture: Image.Image) -> Tensor:
     """What the released code makes of a picture, by transformers' processor for InternVL without tiles."""
-    from transformers import GotOcr2ImageProcessorPil
-
-    made = GotOcr2ImageProcessorPil(
+    made = transformers().GotOcr2ImageProcessorPil(
         size={"height": 28, "width": 28},
         crop_to_patches=False,
         image_mean=[0.485, 0.456, 0.406],
@@ -451,12 +450,12 @@ def internvl_pixels(picture: Image.Image) -> Tensor:
 
 def internvl_logits(tensors: Tensors, pixels: Tensor, ids: list[int], picture_token: int) -> Tensor:
     """Logits after the prompt: the vision part as the released code has it, the rest by transformers' Qwen2."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
+    library = transformers()
     with torch.inference_mode():
         x = _internvl_see(tensors, pixels)
         given = {**INTERNVL_CONFIG["llm_config"], "tie_word_embeddings": False}
-        model = Qwen2ForCausalLM(Qwen2Config(**{key: given[key] for key in given if key != "model_type"})).eval()
+        config = library.Qwen2Config(**{key: given[key] for key in given if key != "model_type"})
+        model = library.Qwen2ForCausalLM(config).eval()
         stem = "language_model."
         model.load_state_dict({key[len(stem) :]: tensors[key] for key in tensors if key.startswith(stem)})
         embedded = F.embedding(torch.tensor(ids), tensors["language_model.model.embed_tokens.weight"])

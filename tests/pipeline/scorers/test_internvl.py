@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from pipeline.scorers.internvl import InternVLChatConfig, load_internvl, prompt
+from pipeline.scorers.released import transformers
 from tests.pipeline.scorers.releases import INTERNVL_CONFIG, internvl_logits, write_internvl
 
 PICTURE = 300
@@ -27,12 +28,10 @@ def test_a_forward_equals_the_released_vision_code_and_transformers_qwen(tmp_pat
 
 
 def test_loading_equals_what_transformers_builds_and_fills_itself(tmp_path: Path) -> None:
-    from transformers import InternVLForConditionalGeneration
-
     write_internvl(tmp_path)
     network = load_internvl(tmp_path, PICTURE, "cpu", torch.float32)
     # Built with storage, so that its buffers are transformers' own.
-    plain = InternVLForConditionalGeneration(network.config).eval()
+    plain = transformers().InternVLForConditionalGeneration(network.config).eval()
     plain.load_state_dict(network.state_dict(), strict=True)
     given = {"input_ids": torch.tensor([IDS]), "pixel_values": pixels(4)}
     with torch.inference_mode():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -205,6 +205,7 @@ def test_planted_shares_give_their_exact_mean(shares: list[float], expected: flo
     assert found == pytest.approx(shares, abs=1e-12)
 
 
+@settings(max_examples=25)
 @given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=101, max_size=101), st.sampled_from([10, 100]))
 def test_a_score_never_leaves_its_scale_and_rises_with_its_token(logits: list[float], scale: int) -> None:
     values = [number * scale / 100 for number in range(101)]
@@ -234,7 +235,7 @@ def test_a_tokenizer_is_read_from_its_json_or_from_qwens_two_files(tmp_path: Pat
     write_json(parts / "added_tokens.json", added)
     decoder = {str(number): {"content": token, "special": True} for token, number in added.items()}
     write_json(parts / "tokenizer_config.json", {"tokenizer_class": "Qwen2Tokenizer", "added_tokens_decoder": decoder})
-    first, second = read_tokens(whole, "graders"), read_tokens(parts, "graders")
+    first, second = read_tokens(whole, "transformers"), read_tokens(parts, "transformers")
     text = "<|im_start|>user\n<img><IMG_CONTEXT></img>\nda<|im_end|>\n"
     assert first.ids(text) == second.ids(text)
     assert first.ids("da") == [first.id_of("da")]
@@ -246,9 +247,9 @@ def test_a_sentencepiece_model_without_the_package_is_one_line(tmp_path: Path, m
     (tmp_path / "tokenizer.model").write_bytes(b"x")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError) as caught:
-        read_tokens(tmp_path, "graders")
+        read_tokens(tmp_path, "transformers")
     assert str(caught.value) == (
-        f"{tmp_path}/tokenizer.model needs sentencepiece; install it with: pip install 'unifactory[graders]'"
+        f"{tmp_path}/tokenizer.model needs sentencepiece; install it with: pip install 'unifactory[transformers]'"
     )
 
 
@@ -262,22 +263,22 @@ def test_a_sentencepiece_model_is_read_with_a_space_before_the_text(tmp_path: Pa
         hard_vocab_limit=False,
         minloglevel=2,
     )
-    tokens = read_tokens(tmp_path, "graders")
+    tokens = read_tokens(tmp_path, "transformers")
     assert len(word_ids(tokens, LEVELS[1:], tmp_path, "a level")) == 4
     assert tokens.ids("good") == [tokens.id_of("▁good")]
 
 
 def test_a_folder_without_a_tokenizer_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no tokenizer\.json, tokenizer\.model, or vocab\.json with merges\.txt"):
-        read_tokens(tmp_path, "graders")
+        read_tokens(tmp_path, "transformers")
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match=r"tokenizer\.json: cannot be read as a tokenizer"):
-        read_tokens(tmp_path, "graders")
+        read_tokens(tmp_path, "transformers")
 
 
 def test_words_and_tokens_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
     owl_tokenizer(("good", "bad")).save(str(tmp_path / "tokenizer.json"))
-    tokens = read_tokens(tmp_path, "graders")
+    tokens = read_tokens(tmp_path, "transformers")
     assert len(word_ids(tokens, ("good", "bad"), tmp_path, "a level")) == 2
     with pytest.raises(UserError, match=r"'splendid', a level, is \d+ tokens of its tokenizer, must be one"):
         word_ids(tokens, ("good", "splendid"), tmp_path, "a level")
@@ -287,7 +288,7 @@ def test_words_and_tokens_that_cannot_be_told_apart_are_refused(tmp_path: Path) 
     unknown.pre_tokenizer = pre_tokenizers.Whitespace()
     unknown.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(UserError, match="'poor' and 'fair' are one token, a level"):
-        word_ids(read_tokens(tmp_path, "graders"), ("good", "fair", "poor"), tmp_path, "a level")
+        word_ids(read_tokens(tmp_path, "transformers"), ("good", "fair", "poor"), tmp_path, "a level")
 
 
 def test_an_optional_tensor_that_is_not_stored_keeps_its_computed_values(tmp_path: Path) -> None:
