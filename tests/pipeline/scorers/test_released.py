@@ -217,6 +217,17 @@ def test_a_score_never_leaves_its_scale_and_rises_with_its_token(logits: list[fl
     assert expectation(raised, values)[0] >= mean
 
 
+def test_rounding_does_not_carry_a_sure_score_beyond_its_scale() -> None:
+    generator = torch.Generator().manual_seed(0)
+    over = 0
+    for _ in range(200):
+        logits = torch.randn(5, generator=generator, dtype=torch.float64) * 0.1
+        logits[1:] -= 36 + 4 * torch.rand(1, generator=generator, dtype=torch.float64)
+        over += float(torch.softmax(logits, -1) @ torch.tensor([5.0, 4, 3, 2, 1], dtype=torch.float64)) > 5
+        assert expectation(logits, (5, 4, 3, 2, 1))[0] <= 5
+    assert over  # it would, without care
+
+
 def test_a_logit_that_is_no_number_gives_a_score_that_is_none() -> None:
     assert math.isnan(expectation(torch.tensor([0.0, math.nan]), (1, 2))[0])
 
