@@ -230,6 +230,8 @@ _BUILT_IN: dict[str, str] = {
     "chain": "pipeline.measures.chain:Chain",
     "minhash": "pipeline.measures.minhash:MinHash",
     "scores": "pipeline.measures.scores:Scores",
+    "artimuse": "pipeline.measures.artimuse:ArtiMuse",
+    "deqa": "pipeline.measures.deqa:DeQA",
     "clip_probe": "pipeline.measures.clip_probe:ClipProbe",
     "clip_scan": "pipeline.measures.clip_scan:ClipScan",
     "frames": "pipeline.frames:Frames",

@@ -25,6 +25,8 @@ SHOWN: tuple[tuple[str, dict[str, Any]], ...] = (
     ("pair", {}),
     ("instruction", {}),
     ("scores", {"column": "score", "name": "artimuse", "low": 0, "high": 100}),
+    ("artimuse", {"scale": 100}),
+    ("deqa", {}),
     ("clip_probe", {}),
     ("clip_scan", {}),
     ("boxes", {}),

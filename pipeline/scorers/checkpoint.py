@@ -33,7 +33,7 @@ class CheckpointParams(Params):
 class CheckpointMeasure(Measure):
     """A measure whose values a network computes. Subclasses implement `load` and `score`."""
 
-    Params = CheckpointParams
+    Params: ClassVar[type[CheckpointParams]] = CheckpointParams
     params: CheckpointParams
     loads_model = True
     batch: ClassVar[int] = 8
