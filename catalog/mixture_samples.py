@@ -1,9 +1,9 @@
 """Reading a mixture: its samples in a shuffled order that any number of ranks share, each copy once an epoch.
 
-The order is a true shuffle of all copies, not one through a buffer: every copy has a place that follows from seed, epoch,
-key and the number of the copy alone. So it is the same whatever the number of ranks, it can be entered at any position,
-and a sample that leaves the catalog moves no other. A sample is one read at the offset that the index gives, from a file
-kept open, or from an object store a range, several asked for ahead.
+The order is a true shuffle of all copies, not one through a buffer: every copy has a place that follows from seed,
+epoch, key and the number of the copy alone. So it is the same whatever the number of ranks, it can be entered at any
+position, and a sample that leaves the catalog moves no other. A sample is one read at the offset that the index gives,
+from a file kept open, or from an object store a range, several asked for ahead.
 """
 
 from __future__ import annotations

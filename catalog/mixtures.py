@@ -271,7 +271,7 @@ def _draw(name: str, stage: Stage, pools: list[Pool], limited: list[npt.NDArray[
 
 def stage_facts(view: View) -> dict[str, StageFacts]:
     """The facts of every mixture of a snapshot by SET/STAGE, set by set in the order of the recipe."""
-    found = {}
+    found: dict[str, StageFacts] = {}
     for set_name in sorted({name.partition("/")[0] for name in view.stages}):
         table = view.store.log(f"mixture_stages/{set_name}", MIXTURE_STAGES)
         rows = table.read(MIXTURE_STAGES.names, version=view.snapshot.tables[table.name]).sort("position")

@@ -16,6 +16,7 @@ from catalog.schemas import SAMPLES
 TRAIN = "train"
 COLUMNS = (*SAMPLES.names, "source")
 """What a part's `where` may read: the columns of the samples table, and the source of the sample's record."""
+_EMPTY = pl.DataFrame(pl.from_arrow(SAMPLES.empty_table())).with_columns(source=pl.lit(None, pl.String))
 _NAME = re.compile(r"^[a-z][a-z0-9_]{0,39}$")
 
 
@@ -56,6 +57,12 @@ class Part(BaseModel):
             for column in columns:
                 if column not in COLUMNS:
                     raise ValueError(f"there is no column {column!r} of samples; there are: {', '.join(COLUMNS)}")
+            try:
+                kind = _EMPTY.select(pl.sql_expr(value)).dtypes[0]
+            except pl.exceptions.PolarsError as error:
+                raise ValueError(f"{value!r} cannot be judged: {str(error).splitlines()[0]}") from None
+            if kind != pl.Boolean:
+                raise ValueError(f"{value!r} is no condition; write one like `text_tokens <= 2048`")
         return value
 
     @cached_property
