@@ -22,7 +22,10 @@ def decide_set(view: View, planned: PlannedSet) -> list[Mixture]:
         if corpus not in view.snapshot.corpora:
             raise UserError(f"{view.store.uri}: {corpus} has not been curated yet")
     stages = planned.recipe.stages.items()
-    return [decide(view, name, stage, position) for position, (name, stage) in enumerate(stages)]
+    try:
+        return [decide(view, name, stage, position) for position, (name, stage) in enumerate(stages)]
+    except UserError as error:
+        raise UserError(f"{planned.place}: {error}") from None
 
 
 def mix(store: Store, planned: PlannedSet, advance: Callable[[int], None]) -> tuple[Snapshot, list[StageFacts]]:

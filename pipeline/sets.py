@@ -57,8 +57,9 @@ class Made:
 
 @dataclass(frozen=True)
 class PlannedSet:
-    """A set whose recipes are resolved and fit its stages. `plans` by corpus, in the order of the recipe."""
+    """A set whose recipes are resolved and fit its stages; `place` is its file. `plans` by corpus, in order."""
 
+    place: str
     recipe: SetRecipe
     plans: dict[str, Plan]
 
@@ -115,7 +116,7 @@ def load_set(path: Path, settings: Mapping[str, Any], find: Callable[[str], Path
     except UserError as error:
         told = str(error)
         raise UserError(told if told.startswith(("--set", *map(str, files.values()))) else f"{path}: {told}") from None
-    return PlannedSet(recipe, plans)
+    return PlannedSet(str(path), recipe, plans)
 
 
 def _found(name: str, find: Callable[[str], Path]) -> Path:
