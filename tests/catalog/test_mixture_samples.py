@@ -21,6 +21,8 @@ from catalog.shards import ShardDamage
 from catalog.storage import open_storage
 from catalog.store import Store
 from catalog.view import View, open_view
+from jobs.run import find_recipe
+from pipeline.sets import load_set
 from tests.jobs.sets import TinySet, write_set
 from tests.pipeline.runs import curate, live_tars
 
@@ -95,20 +97,36 @@ def test_tokens_told_are_tokens_read(made: TinySet) -> None:
         assert {part.name: part.tokens for part in facts.parts} == tokens
 
 
-def test_stock_webdataset_reads_a_mixture_without_our_code(made: TinySet, tmp_path: Path) -> None:
+def of_the_page(folder: Path, made: TinySet, begin: str) -> str:
+    """The block of docs/mixtures.md that begins so, run on a store in place of `runs/all`; what it prints."""
     page = (Path(__file__).parents[2] / "docs" / "mixtures.md").read_text()
-    code = page.partition("```python\nimport json")[2].partition("```")[0]
-    assert "import catalog" not in code
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "all").symlink_to(made.store)
-    code = "import json" + code.replace("mixtures/all/stage1", "mixtures/both/first")
-    script = code + "\nprint(json.dumps([sample['__key__'] for sample in dataset]))"
-    environment = {**os.environ, "PYTHONPATH": ""}
+    code = begin + page.partition(f"```python\n{begin}")[2].partition("```")[0]
+    (folder / "runs").mkdir()
+    (folder / "runs" / "all").symlink_to(made.store)
+    code = code.replace("mixtures/all/stage1", "mixtures/both/first").replace('"stage1"', '"first"')
+    if "dataset =" in code:
+        assert "catalog" not in code
+        code += "\nprint(json.dumps([sample['__key__'] for sample in dataset]))"
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", code], cwd=folder, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert Counter(json.loads(done.stdout.splitlines()[-1])) == wanted(made)
+    return done.stdout.splitlines()[-1]
+
+
+def test_stock_webdataset_reads_a_mixture_without_our_code(made: TinySet, tmp_path: Path) -> None:
+    assert Counter(json.loads(of_the_page(tmp_path, made, "import json\n"))) == wanted(made)
+
+
+def test_the_page_reads_a_mixture(made: TinySet, tmp_path: Path) -> None:
+    assert of_the_page(tmp_path, made, "import catalog\n").split()[1] in wanted(made)
+
+
+def test_the_set_of_the_page_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "mixtures.md").read_text()
+    (tmp_path / "mine.yaml").write_text(page.partition("```yaml\n")[2].partition("```")[0])
+    assert load_set(tmp_path / "mine.yaml", {}, find_recipe).plans.keys() == {"generation", "text"}
 
 
 def test_bytes_of_another_sample_are_never_yielded(copied: TinySet) -> None:
