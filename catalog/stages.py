@@ -72,8 +72,8 @@ class Part(BaseModel):
         return named | ({"source"} if self.source else set())
 
     def matches(self) -> pl.Expr:
-        """Whether a row of the samples table (with `source`) belongs to the part; null counts as no."""
-        held = (pl.col("split") == TRAIN) & (pl.col("task") == self.task)
+        """Whether a train row of the samples table (with `source`) belongs to the part; null counts as no."""
+        held = pl.col("task") == self.task
         if self.resolution is not None:
             held &= pl.col("resolution") == self.resolution
         if self.variant is not None:

@@ -57,6 +57,9 @@ def test_every_copy_comes_once_an_epoch_over_all_ranks(made: TinySet, world: int
     positions = sorted(one.position for rank in ranks for one in rank)
     assert positions == list(range(len(reader)))
     assert max(map(len, ranks)) - min(map(len, ranks)) <= 1
+    for start in (0, 5):
+        later = reader.epoch(seed=5, epoch=1, rank=world - 1, world=world, start=start)
+        assert all(one.position >= start and one.position % world == world - 1 for one in later)
 
 
 def test_the_order_is_the_same_for_any_number_of_ranks_and_from_any_position(made: TinySet) -> None:

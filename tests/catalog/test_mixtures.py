@@ -231,6 +231,15 @@ def test_of_two_parts_that_match_the_first_draws_where_the_stage_says_so() -> No
     assert [told.pool for told in facts.parts] == [long, len(ROWS) - long]
 
 
+def test_a_quota_leaves_the_samples_that_a_smaller_one_left_and_others() -> None:
+    rows = pool("one", 30)
+    small, large = (mixed(rows, {"parts": {"all": part(quota=quota)}})[1] for quota in (5, 12))
+    assert (len(small), len(large)) == (5, 12)
+    assert small.keys() < large.keys()
+    _, first = mixed(rows, {"total": 5, "parts": {"all": part()}})
+    assert first == small
+
+
 def test_half_an_epoch_is_half_of_the_pool_and_two_and_a_half_are_five_halves() -> None:
     for epochs, wanted in ((0.5, {0: 10, 1: 10}), (2.5, {2: 10, 3: 10})):
         rows = pool("one", 20)

@@ -106,7 +106,7 @@ def test_a_corpus_that_comes_later_leaves_the_report_alone(tmp_path: Path, monke
         assert calls == remade, number
         calls.clear()
     storage.write("reports/toy.json", orjson.dumps({"format": FORMAT, "snapshot": first.snapshot.number}))
-    refresh_report(write_store(storage, [Row("c")]), "toy", tmp_path, "s")
+    refresh_report(write_store(storage, [Row("a"), Row("c", bad="cut")]), "toy", tmp_path, "s")
     assert calls == ["toy"]
 
 

@@ -15,6 +15,7 @@ from unittest import mock
 import pytest
 
 from catalog.apportion import exact
+from catalog.schemas import RUNS
 from catalog.store import Store
 from jobs.run import RECIPES
 from jobs.sets import load
@@ -133,7 +134,8 @@ def test_report_makes_the_page_again(copied: TinySet, monkeypatch: pytest.Monkey
 def test_a_second_run_changes_nothing(copied: TinySet, monkeypatch: pytest.MonkeyPatch) -> None:
     def seen() -> list[object]:
         store = copied.store
-        return [shard_files(store), files(store / "reports"), snapshots(store), counted(store)]
+        mixed = copied.view.store.read_log("runs", RUNS).filter(corpus="both").height
+        return [shard_files(store), files(store / "reports"), snapshots(store), counted(store), mixed]
 
     monkeypatch.setattr("jobs.run.refresh_report", lambda *rest: None)
     before = seen()
@@ -186,6 +188,8 @@ def test_two_sets_live_in_one_store(copied: TinySet) -> None:
     copied.write(lambda data: data.update(set="other", stages={"first": data["stages"]["first"]}))
     copied.mix()
     assert copied.view.stages == ["both/first", "both/second", "other/first"]
+    assert here("gc", str(copied.store), "--keep", "1").returncode == 0
+    assert [one.number for one in copied.view.store.snapshots()] == [copied.view.snapshot.number]
     done = here("audit", str(copied.store))
     assert done.returncode == 0, done.stdout
 
