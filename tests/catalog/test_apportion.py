@@ -5,14 +5,16 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.apportion import apportion, copies_of, count_within, exact, greatest, within
 
+FEW = settings(max_examples=40)
 WEIGHTS = st.lists(st.fractions(Fraction(1, 20), 20, max_denominator=20), min_size=1, max_size=7)
 
 
+@FEW
 @given(WEIGHTS, st.integers(0, 500))
 def test_a_total_is_shared_out_exactly_and_near_the_weights(weights: list[Fraction], total: int) -> None:
     counts = apportion(weights, total)
@@ -21,6 +23,7 @@ def test_a_total_is_shared_out_exactly_and_near_the_weights(weights: list[Fracti
         assert abs(count - total * weights[place] / sum(weights)) <= within(weights, place)
 
 
+@FEW
 @given(WEIGHTS, st.integers(0, 500))
 def test_a_larger_total_takes_nothing_from_anybody(weights: list[Fraction], total: int) -> None:
     assert all(
@@ -43,6 +46,7 @@ def test_largest_remainders_would_take_a_sample_away() -> None:
     assert [apportion(weights, total)[2] for total in (10, 11)] == [1, 1]
 
 
+@FEW
 @given(WEIGHTS, st.integers(1, 300), st.data())
 def test_a_higher_weight_takes_nothing_from_its_part(weights: list[Fraction], total: int, data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(weights) - 1))
@@ -51,6 +55,7 @@ def test_a_higher_weight_takes_nothing_from_its_part(weights: list[Fraction], to
     assert apportion(higher, total)[place] >= apportion(weights, total)[place]
 
 
+@FEW
 @given(
     st.lists(st.tuples(st.fractions(Fraction(1, 9), 20, max_denominator=9), st.integers(1, 60)), min_size=1, max_size=6)
 )
@@ -71,6 +76,7 @@ def test_a_weight_is_the_number_that_was_written() -> None:
 RANKS = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=30)
 
 
+@FEW
 @given(RANKS, st.integers(0, 100))
 def test_everybody_comes_once_before_anybody_comes_again(ranks: list[int], count: int) -> None:
     array = np.array(ranks, np.uint64)
@@ -82,6 +88,7 @@ def test_everybody_comes_once_before_anybody_comes_again(ranks: list[int], count
     assert not len(ahead) or ahead.max() <= array[copies == copies.min()].min()
 
 
+@FEW
 @given(
     st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(1, 50)), min_size=1, max_size=20), st.fractions(0, 3000)
 )

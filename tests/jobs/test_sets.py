@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -21,22 +20,10 @@ from jobs.run import RECIPES
 from jobs.sets import load
 from tests.jobs.sets import TinySet, write_set
 from tests.jobs.tiny import here
-from tests.pipeline.runs import counted, shard_files, snapshots
+from tests.pipeline.runs import Inline, counted, shard_files, snapshots
 
 ALL = load("all", [])
 assert ALL is not None
-
-
-KILLED = """
-import os, sys
-import jobs.sets
-import jobs.run
-jobs.sets.mix = lambda *rest: os._exit(137)
-jobs.run.refresh_report = lambda *rest: None  # pages of corpora are not what this is about
-from jobs.cli import main
-sys.argv = ["unifactory", *sys.argv[1:]]
-main()
-"""
 
 
 @dataclass(frozen=True)
@@ -52,10 +39,13 @@ class Finished(TinySet):
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """Nobody changes it."""
     tiny = write_set(tmp_path_factory.mktemp("finished"))
-    killed = subprocess.run([sys.executable, "-c", KILLED, *tiny.arguments], capture_output=True, check=False)
-    assert killed.returncode == 137
-    then = (tiny.view.stages, counted(tiny.store))
-    with mock.patch("jobs.run.refresh_report"):
+    with (
+        mock.patch("jobs.run.EngineChoice.build", return_value=Inline),
+        mock.patch("jobs.run.refresh_report"),  # pages of corpora are not what this is about
+    ):
+        with mock.patch("jobs.sets.mix", side_effect=SystemExit(137)):
+            assert here(*tiny.arguments).returncode == 137
+        then = (tiny.view.stages, counted(tiny.store))
         done = here(*tiny.arguments)
     assert done.returncode == 0, done.stderr
     return Finished(tiny.folder, *then, done.stdout)
