@@ -14,6 +14,7 @@ import numpy.typing as npt
 import orjson
 import polars as pl
 
+from catalog.audit_mixtures import audit_mixtures
 from catalog.books import BooksError, check_all
 from catalog.datafile import file_digest
 from catalog.shards import (
@@ -96,6 +97,7 @@ def audit(view: View, grammar: Grammar, advance: Callable[[int], None] = lambda 
         return result
     for corpus in view.corpora:
         result.corpora[corpus] = _audit_corpus(view, corpus, grammar, found, advance)
+    audit_mixtures(view, found.add)
     if view.is_newest and not view.store.is_locked():
         # A run at work writes tars that its snapshot will name.
         _check_strays(view, found)

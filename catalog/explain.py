@@ -35,6 +35,8 @@ class Life:
     children: list[dict[str, Any]]
     steps: list[Step]
     samples: list[dict[str, Any]]
+    draws: list[dict[str, Any]]
+    """Which stages read them: sample_key, stage (SET/STAGE), part, copies."""
 
 
 def lives(view: View, key: str) -> list[Life]:
@@ -77,6 +79,15 @@ def _life(view: View, corpus: str, key: str) -> Life:
         rows = table.filter(pl.col("record_key") == key).collect().to_dicts()
         if rows:
             steps.append(_step(name, node, rows[0]))
+    drawn = [
+        {"stage": stage, **row}
+        for stage in view.stages
+        for row in view.mixture(stage)
+        .filter((pl.col("corpus") == corpus) & pl.col("sample_key").is_in([sample["sample_key"] for sample in samples]))
+        .sort("sample_key")
+        .collect()
+        .to_dicts()
+    ]
     return Life(
         corpus,
         row,
@@ -85,6 +96,7 @@ def _life(view: View, corpus: str, key: str) -> Life:
         edges.filter(pl.col("parent") == key).collect().to_dicts(),
         steps,
         samples,
+        drawn,
     )
 
 

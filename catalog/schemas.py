@@ -178,6 +178,42 @@ _SAMPLES = Described(
 )
 SAMPLES = _SAMPLES.schema
 
+_MIXTURE = Described(
+    "mixtures/SET/STAGE",
+    "sample_key",
+    "What a stage of a set reads: one row for every sample drawn, in whatever corpus it lies. No bytes are copied.",
+    (
+        ("sample_key", _TEXT, "a train sample of the snapshot"),
+        ("corpus", _TEXT, "the corpus in whose shards it lies"),
+        ("part", _TEXT, "the part of the stage that drew it"),
+        ("copies", _SMALL, "how often it comes in one pass over the mixture, at least once"),
+    ),
+)
+MIXTURE = _MIXTURE.schema
+
+_MIXTURE_STAGES = Described(
+    "mixture_stages/SET",
+    "row_key",
+    "One row a stage of a set: what was asked for, what it was decided from and what it came to.",
+    (
+        ("stage", _TEXT, "name of the stage"),
+        ("position", _SMALL, "its place in the set's recipe, from 0"),
+        ("unit", _TEXT, "`samples` or `tokens`: what weights and totals count"),
+        ("total", _WHOLE, "what the stage came to, in that unit, all copies counted"),
+        ("copies", _WHOLE, "samples, all copies counted"),
+        ("tokens", _WHOLE, "text and image tokens, all copies counted"),
+        ("fingerprint", _TEXT, "of the stage's recipe and name"),
+        ("recipe", _TEXT, "the stage's recipe as JSON"),
+        ("samples", _TEXT, "JSON {corpus: version of its samples table that the mixture was decided from}"),
+        (
+            "parts",
+            _TEXT,
+            "JSON list: pool, quota, samples chosen, copies, tokens, shares asked and reached of each part",
+        ),
+    ),
+)
+MIXTURE_STAGES = _MIXTURE_STAGES.schema
+
 _MEDIA_DIGESTS = Described(
     "media_digests",
     "media_key",
@@ -253,7 +289,7 @@ _INDEX = Described(
 INDEX = _INDEX.schema
 
 TABLES = (
-    _RECORDS, _LINEAGE, _OUTCOME, _VERDICT, _STATES, _BOOKS, _SAMPLES,
+    _RECORDS, _LINEAGE, _OUTCOME, _VERDICT, _STATES, _BOOKS, _SAMPLES, _MIXTURE, _MIXTURE_STAGES,
     _MEDIA_DIGESTS, _CALLS, _RUNS, _SNAPSHOTS, _INDEX,
 )  # fmt: skip
 """Every table and file of rows a store holds, in the order of the page."""

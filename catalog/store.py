@@ -101,6 +101,10 @@ class Store:
         """What trainers read, and where it lies."""
         return self.table(f"{corpus}/samples", schemas.SAMPLES, key="sample_key")
 
+    def mixture(self, set_name: str, stage: str) -> Table:
+        """What a stage of a set reads."""
+        return self.table(f"mixtures/{set_name}/{stage}", schemas.MIXTURE, key="sample_key")
+
     def media_digests(self) -> Table:
         """Digests of media already read."""
         return self.table("media_digests", schemas.MEDIA_DIGESTS, key="media_key")

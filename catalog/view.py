@@ -50,6 +50,27 @@ class View:
             [self._scan(self.store.samples(name)).with_columns(corpus=pl.lit(name)) for name in self._named(corpus)]
         )
 
+    @property
+    def stages(self) -> list[str]:
+        """The stages that have a mixture in the snapshot, as SET/STAGE, sorted."""
+        prefix = "mixtures/"
+        return sorted(name.removeprefix(prefix) for name in self.snapshot.tables if name.startswith(prefix))
+
+    def stage(self, name: str) -> str:
+        """The one stage of that name, given as STAGE or SET/STAGE; raises UserError."""
+        found = [stage for stage in self.stages if name in (stage, stage.partition("/")[2])]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UserError(f"{name}: several sets have such a stage; write one of: {', '.join(found)}")
+        there = ", ".join(self.stages) or "none; `unifactory curate all` makes some"
+        raise UserError(f"no stage {name!r} in the store; it has: {there}")
+
+    def mixture(self, stage: str) -> pl.LazyFrame:
+        """What a stage reads, and how often: schemas.MIXTURE. `stage` as in `View.stage`."""
+        set_name, _, name = self.stage(stage).partition("/")
+        return self._scan(self.store.mixture(set_name, name))
+
     def lineage(self, corpus: str | None = None) -> pl.LazyFrame:
         """Edges from born records to their parents: schemas.LINEAGE."""
         return pl.concat([self._scan(self.store.lineage(name)) for name in self._named(corpus)])

@@ -8,6 +8,7 @@ from rich.table import Table
 from catalog import schemas
 from catalog.store import Store, open_store
 from catalog.view import View
+from jobs.sets import show_stages
 from jobs.show import console, reasons_line
 
 
@@ -46,6 +47,7 @@ def show_status(store: str) -> None:
             for rule, facts in node["rules"].items():
                 if facts["branch"] != "keep":
                     console.print(f"{name}.{rule}: branch {facts['branch']}: {facts['keep'] or 'no rule'}")
+    show_stages(view)
 
 
 def _unfinished(store: Store, run: int, latest: int) -> str:

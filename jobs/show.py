@@ -148,3 +148,7 @@ def show_life(life: Life) -> None:
         where = f"shards/{life.corpus}/{sample['split']}/g{sample['generation']:04d}/{sample['shard']}"
         say(f"  sample {sample['sample_key']}: {sample['task']} {sample['resolution'] or ''} in {where}")
         say(f"    {sample['text_tokens']} text and {sample['image_tokens']} image tokens, number {sample['position']}")
+        for draw in life.draws:
+            if draw["sample_key"] == sample["sample_key"]:
+                times = "once" if draw["copies"] == 1 else f"{draw['copies']} times"
+                say(f"    read by {draw['stage']} as {draw['part']}, {times}")

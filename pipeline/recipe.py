@@ -224,8 +224,8 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
-def load_recipe(path: Path, settings: Mapping[str, Any] | None = None) -> Recipe:
-    """Read and validate a recipe file; `settings` are `node.param` values that override it. Raises UserError."""
+def read_mapping(path: Path, holds: str) -> dict[str, Any]:
+    """The YAML mapping of a file; raises UserError, which says that it `holds` such and such."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -240,13 +240,19 @@ def load_recipe(path: Path, settings: Mapping[str, Any] | None = None) -> Recipe
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"{path}{line}: not YAML: {problem}") from None
     if not isinstance(data, dict):
-        raise UserError(f"{path}: a recipe is a mapping with version, corpus, sources and nodes")
+        raise UserError(f"{path}: {holds}")
+    return data
+
+
+def load_recipe(path: Path, settings: Mapping[str, Any] | None = None) -> Recipe:
+    """Read and validate a recipe file; `settings` are `node.param` values that override it. Raises UserError."""
+    data = read_mapping(path, "a recipe is a mapping with version, corpus, sources and nodes")
     for name, value in (settings or {}).items():
         _set(data, name, value)
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
-        raise UserError(f"{path}: {_first_problem(error)}") from None
+        raise UserError(f"{path}: {first_problem(error)}") from None
     try:
         _ = recipe.order
     except UserError as error:
@@ -274,7 +280,8 @@ def _set(data: dict[str, Any], name: str, value: Any) -> None:
     nodes[node]["params"] = {**(params if isinstance(params, dict) else {}), param: value}
 
 
-def _first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
+    """The first thing wrong with a recipe, in one line with its place."""
     problems = error.errors(include_url=False)
     first = problems[0]
     place = ".".join(_place(first["loc"]))

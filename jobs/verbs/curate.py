@@ -10,7 +10,9 @@ import typer
 Recipe = Annotated[str, typer.Argument(help="A recipe file, or a shipped recipe, `generation` say (docs/corpora/).")]
 Root = Annotated[Path, typer.Option(help="Folder that media and manifest paths of the recipe are relative to.")]
 StoreOption = Annotated[str, typer.Option(help="Folder or s3:// address of the store.")]
-Set = Annotated[list[str], typer.Option("--set", help="NODE.PARAM=VALUE overrides a parameter of the recipe.")]
+Set = Annotated[
+    list[str], typer.Option("--set", help="NODE.PARAM=VALUE overrides a parameter; of a set CORPUS.NODE.PARAM=VALUE.")
+]
 
 
 def curate(
@@ -31,13 +33,20 @@ def curate(
 ) -> None:
     """Run a recipe: measure, decide, annotate, encode and pack what is new or changed.
 
+    The recipe of a set (`all`) runs those of its corpora, then decides what each training stage reads.
+
     A killed run goes on where it was: run the same command again.
 
     Example: unifactory curate generation --root corpora --store runs/store
     """
     from jobs.run import EngineChoice, load_plan, run
+    from jobs.sets import load, run_set
     from jobs.show import show_finished
 
-    plan = load_plan(recipe, settings)
-    finished = run(plan, root, store, EngineChoice(engine, workers, ray), accept_removals, key_chars)
+    choice = EngineChoice(engine, workers, ray)
+    planned = load(recipe, settings)
+    if planned is not None:
+        run_set(planned, root, store, choice, accept_removals, key_chars)
+        return
+    finished = run(load_plan(recipe, settings), root, store, choice, accept_removals, key_chars)
     show_finished(finished, store)

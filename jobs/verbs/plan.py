@@ -19,9 +19,16 @@ def plan(
 ) -> None:
     """Validate a recipe without touching data, and say what would run.
 
+    For a set it says what its corpora make and its stages ask for; a probe is made of each corpus' own recipe.
+
     Example: unifactory plan generation --root corpora --store runs/store
     """
     from jobs.forecast import show_plan
     from jobs.run import load_plan
+    from jobs.sets import load, show_set
 
+    planned = load(recipe, settings)
+    if planned is not None:
+        show_set(planned, root, store)
+        return
     show_plan(load_plan(recipe, settings), root, store, probe)

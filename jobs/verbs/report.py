@@ -18,11 +18,13 @@ def report(
 ) -> None:
     """Write reports/CORPUS.html, .json and .txt into a store: funnel, reasons, thumbnails, tokens, time.
 
+    Of every set with mixtures also reports/SET.html: what each part of its stages asked for and reached.
+
     Example: unifactory report runs/demo --root runs/demo-corpus
     """
     import catalog
     from catalog.errors import UserError
-    from jobs.report import write_report
+    from jobs.report import write_mixtures, write_report
     from jobs.show import console
 
     if not root.is_dir():
@@ -31,3 +33,5 @@ def report(
     for name in [corpus] if corpus is not None else view.corpora:
         page = write_report(view, name, root.absolute(), store)
         console.print(f"{name}: {store}/{page}", soft_wrap=True)
+    for page in write_mixtures(view) if corpus is None else []:
+        console.print(f"{page.rpartition('/')[2].removesuffix('.html')}: {store}/{page}", soft_wrap=True)

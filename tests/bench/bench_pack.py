@@ -39,7 +39,8 @@ RECIPE = {
 }
 
 
-def _outcomes(flow: Flow, encode: Encode) -> pa.Table:
+def outcomes(flow: Flow, encode: Encode) -> pa.Table:
+    """What an encode node would have written for the records of a flow."""
     rng = np.random.default_rng(0)
     head = {"resolution": 256, "task": "text_to_image", "template": "text_to_image/v1", "variant": "main"}
     rows = []
@@ -78,11 +79,11 @@ def run(repeats: int = 5) -> list[Figure]:
         runs = plan.nodes["encode"].runs
         assert runs is not None
         assert isinstance(runs.operator, Encode)
-        outcomes = _outcomes(flow, runs.operator)
-        flow.outcome("encode").append(outcomes, "r1")
+        made = outcomes(flow, runs.operator)
+        flow.outcome("encode").append(made, "r1")
         members = [
             (row["sample_keys"][0], np.frombuffer(row["sample_ids"][0], "<i4"), orjson.loads(row["sample_metas"][0]))
-            for row in outcomes.to_pylist()
+            for row in made.to_pylist()
         ]
         for number in range(repeats):
             start = time.process_time()

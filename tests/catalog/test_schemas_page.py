@@ -46,7 +46,10 @@ def test_a_store_holds_the_tables_of_the_page_and_no_others(tmp_path: Path) -> N
     curate(plan_of(nodes, source), tmp_path / "root", tmp_path / "store")
     tables = tmp_path / "store" / "tables"
     found = {path.parent.relative_to(tables).as_posix() for path in tables.glob("**/_delta_log")}
-    places = {table.place.replace("CORPUS", "tiny").split("OPERATOR")[0].split("NODE")[0] for table in schemas.TABLES}
+    places = {
+        table.place.replace("CORPUS", "tiny").split("OPERATOR")[0].split("NODE")[0].split("SET")[0]
+        for table in schemas.TABLES
+    }
     assert {
         name
         for name in found
@@ -55,5 +58,7 @@ def test_a_store_holds_the_tables_of_the_page_and_no_others(tmp_path: Path) -> N
     assert {place for place in places if not any(name.startswith(place) for name in found)} == {
         "media_digests",  # no media here
         "tiny/samples",  # no packing here
+        "mixtures/",  # no set here
+        "mixture_stages/",
         "shards/CORPUS/SPLIT/GENERATION/index-DIGEST.parquet".replace("CORPUS", "tiny"),
     }

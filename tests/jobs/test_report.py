@@ -10,11 +10,12 @@ import orjson
 import pytest
 
 import catalog
+from catalog.report import FORMAT
 from catalog.storage import open_storage
 from catalog.view import View
 from jobs import report as module
 from jobs.report import refresh_report, write_report
-from tests.catalog.stores import Row, write_store
+from tests.catalog.stores import Facts, Row, write_store
 from tests.jobs.tiny import Tiny, unifactory, write_tiny
 
 
@@ -90,6 +91,23 @@ def test_an_unchanged_run_leaves_the_report_alone(copied: Tiny, monkeypatch: pyt
         refresh_report(view, "tiny", copied.root, "s")
         assert calls == ["tiny"], name
         assert "s/shards/tiny/train" in (copied.store / "reports" / "tiny.html").read_text()
+
+
+def test_a_corpus_that_comes_later_leaves_the_report_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = open_storage(str(tmp_path / "store"))
+    first = write_store(storage, [Row("a")])
+    storage.write("reports/toy.html", b"page")
+    calls: list[str] = []
+    monkeypatch.setattr(module, "write_report", lambda view, corpus, *rest: calls.append(corpus))
+    for number, remade in ((first.snapshot.number, []), (0, ["toy"]), ("x", ["toy"])):
+        storage.write("reports/toy.json", orjson.dumps({"format": FORMAT, "snapshot": number}))
+        view = write_store(storage, [Row("b")], Facts(corpus="other"))
+        refresh_report(view, "toy", tmp_path, "s")
+        assert calls == remade, number
+        calls.clear()
+    storage.write("reports/toy.json", orjson.dumps({"format": FORMAT, "snapshot": first.snapshot.number}))
+    refresh_report(write_store(storage, [Row("a"), Row("c", bad="cut")]), "toy", tmp_path, "s")
+    assert calls == ["toy"]
 
 
 def test_a_file_that_is_gone_or_changed_becomes_a_tile(copied: Tiny) -> None:
