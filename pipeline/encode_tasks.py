@@ -44,9 +44,9 @@ class EncodeTask(ABC):
     """Whether the model draws a picture, so that there is a stage's resolution."""
 
     def pictures(self, record: Record, shape: Shape) -> list[MediaRef]:
-        """A record's pictures in the order in which they are encoded: given ones, then the drawn one."""
-        roles = (*(shape.given if self.gives else ()), *((shape.drawn,) if self.draws else ()))
-        return [record.ref(role) for role in roles]
+        """A record's pictures in the order in which they are encoded: all of each given role, then the drawn one."""
+        given = [ref for role in shape.given for ref in _all_of(record, role)] if self.gives else []
+        return [*given, *([record.ref(shape.drawn)] if self.draws else [])]
 
     def geometries(self, sizes: Sequence[Size], shape: Shape) -> list[Geometry]:
         """How each of the pictures is scaled and cut."""
@@ -55,6 +55,11 @@ class EncodeTask(ABC):
     @abstractmethod
     def segments(self, texts: Texts, codes: Sequence[Codes], frame_texts: Sequence[str]) -> Segments:
         """The training sequence. codes: int32 [grid height, grid width] each, in the order of `pictures`."""
+
+
+def _all_of(record: Record, role: str) -> list[MediaRef]:
+    """A record's media of a role, in their order; a record without one is quarantined."""
+    return [ref for ref in record.media if ref.role == role] or [record.ref(role)]
 
 
 class TextToImage(EncodeTask):

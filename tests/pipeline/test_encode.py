@@ -216,3 +216,23 @@ def test_a_tokenizer_that_is_nowhere_is_a_users_mistake() -> None:
     )
     with pytest.raises(UserError, match="image tokenizer '/nowhere/siglip': say 'patch-vq'"):
         made.fingerprint_parts()
+
+
+@pytest.mark.parametrize("task", ["understanding", "editing"])
+def test_all_pictures_of_a_given_role_are_given_in_their_order(folder: Path, task: str) -> None:
+    def made(roles: str, given: list[str]) -> Any:
+        media = tuple(MediaRef(role, "file", f"{n}.jpg", digest="d" * 64) for n, role in enumerate(roles.split()))
+        values = {"source": "s", "licence": "MIT", "prompt": PROMPT, "answer": ANSWER}
+        one = Record("0" * 32, media, b"{}", values, MediaReader(str(folder)))
+        own = {"answer": "answer"} if task == "understanding" else {"resolution": 256, "role": "out"}
+        operator = Encode.build({"task": task, "prompt": "prompt", "given": given, **own})
+        assert isinstance(operator, Encode)
+        return named(operator, operator.process(one))
+
+    together = made("in in out", ["in"])
+    assert together["sample_ids"] == made("a b out", ["a", "b"])["sample_ids"]
+    assert together["sample_ids"] != made("b a out", ["a", "b"])["sample_ids"]
+    assert made("in other out", ["in"])["image_tokens"] != together["image_tokens"]
+    with pytest.raises(Quarantine) as aside:
+        made("other other out", ["in"])
+    assert aside.value.reason == "no in"
