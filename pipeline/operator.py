@@ -223,6 +223,7 @@ _BUILT_IN: dict[str, str] = {
     "text": "pipeline.measures.text:Text",
     "prose": "pipeline.measures.prose:Prose",
     "chain": "pipeline.measures.chain:Chain",
+    "choices": "pipeline.measures.choices:Choices",
     "minhash": "pipeline.measures.minhash:MinHash",
     "scores": "pipeline.measures.scores:Scores",
     "clip_probe": "pipeline.measures.clip_probe:ClipProbe",

@@ -21,6 +21,7 @@ SHOWN: tuple[tuple[str, dict[str, Any]], ...] = (
     ("prose", {}),
     ("minhash", {}),
     ("chain", {}),
+    ("choices", {}),
     ("pair", {}),
     ("instruction", {}),
     ("scores", {"column": "score", "name": "artimuse", "low": 0, "high": 100}),
