@@ -224,6 +224,7 @@ _BUILT_IN: dict[str, str] = {
     "prose": "pipeline.measures.prose:Prose",
     "chain": "pipeline.measures.chain:Chain",
     "choices": "pipeline.measures.choices:Choices",
+    "turns": "pipeline.measures.turns:Turns",
     "minhash": "pipeline.measures.minhash:MinHash",
     "scores": "pipeline.measures.scores:Scores",
     "clip_probe": "pipeline.measures.clip_probe:ClipProbe",

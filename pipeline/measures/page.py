@@ -22,6 +22,7 @@ SHOWN: tuple[tuple[str, dict[str, Any]], ...] = (
     ("minhash", {}),
     ("chain", {}),
     ("choices", {}),
+    ("turns", {}),
     ("pair", {}),
     ("instruction", {}),
     ("scores", {"column": "score", "name": "artimuse", "low": 0, "high": 100}),
