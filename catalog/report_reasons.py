@@ -152,10 +152,12 @@ def _thresholds(condition: str) -> str | None:
 
 
 def branches(facts: Mapping[str, Any], recipe: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for each node that could not run, and for each rule that took its other branch for that."""
+    """A sentence for each node that could not run or did something else, and each rule that took its other branch."""
     for name, node in facts.items():
         if node["missing"]:
             yield f"node {name} did not run: {node['missing']}"
+        if node.get("stands_in"):
+            yield f"node {name}: {node['stands_in']}"
         for rule, said in node["rules"].items():
             original = recipe["nodes"].get(name, {}).get("rules", {}).get(rule, {}).get("keep", "it")
             if said["branch"] == "skip":

@@ -21,6 +21,7 @@ _STANDS_FOR = {
     "patch-vq": "SigLIP-VQ",
     "embedded-bpe": "the released tokenizer",
     "metadata (embedded)": "captions by a vision-language model",
+    "source text": "texts by a vision-language model",
 }
 
 

@@ -41,6 +41,8 @@ def show_status(store: str) -> None:
         for name, node in view.nodes(corpus).items():
             if node["missing"]:
                 console.print(f"{name}: not run: {node['missing']}")
+            if node.get("stands_in"):
+                console.print(f"{name}: {node['stands_in']}")
             for rule, facts in node["rules"].items():
                 if facts["branch"] != "keep":
                     console.print(f"{name}.{rule}: branch {facts['branch']}: {facts['keep'] or 'no rule'}")

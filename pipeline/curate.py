@@ -398,6 +398,7 @@ def _node_facts(flow: Flow, node: PlannedNode) -> dict[str, Any]:
         "table": table,
         "verify": node.verify.table if node.verify else None,
         "missing": node.missing,
+        "stands_in": node.runs.operator.stands_in if node.runs else None,
         "rules": {
             rule.name: {
                 "branch": rule.branch,

@@ -146,6 +146,11 @@ class Operator(ABC):
         return None
 
     @property
+    def stands_in(self) -> str | None:
+        """What it does instead where what `requires` names is not given, in words; None when nothing: it cannot run."""
+        return None
+
+    @property
     def embedded(self) -> tuple[str, ...]:
         """Names of parts that stand in for the real model, said wherever results are shown."""
         return ()
@@ -234,6 +239,7 @@ _BUILT_IN: dict[str, str] = {
     "boxes": "pipeline.measures.boxes:Boxes",
     "contamination": "pipeline.measures.contamination:Contamination",
     "opinion": "pipeline.measures.opinion:Opinion",
+    "judgement": "pipeline.measures.judgement:Judgement",
     "counting": "pipeline.counting:Counting",
     "finding": "pipeline.counting:Finding",
     "same_picture": "pipeline.measures.comparison:SamePicture",

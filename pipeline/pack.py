@@ -345,7 +345,9 @@ def _card_parts(flow: Flow, name: str) -> dict[str, Any]:
         parts = runs.operator.card_parts()
         vocabulary, tokenizers = parts["vocabulary"], parts["tokenizers"]
         templates |= parts["templates"]
-    embedded = sorted(kind["name"] for kind in tokenizers.values() if kind["embedded"])
+    above = [flow.plan.nodes[node] for node in flow.plan.recipe.ancestors(name)]
+    ran = [node.runs.operator for node in above if node.runs is not None and node.missing is None]
+    embedded = sorted({part for operator in ran for part in operator.embedded})
     branches = {
         f"{node.name}.{rule.name}": rule.branch
         for node in flow.plan.nodes.values()

@@ -312,13 +312,25 @@ def _resolve_operator_node(
             other = visible.get(column.name)
             if other is not None and other[0] != INGEST:
                 raise UserError(f"nodes.{name}: writes {column.name!r}, which {other[0]} writes already")
-    missing = missing or runs.operator.missing
+    stands_in = runs.operator.stands_in
+    missing = runs.operator.missing or (missing if stands_in is None else None)
     if missing is not None and node.requires is None:
         raise UserError(f"nodes.{name}: {op} cannot run: {missing}; write `requires:` if rules have an `else`")
     for read, above in reads.items():
-        if above != INGEST and planned[above].missing is not None:
-            raise UserError(f"nodes.{name}: reads {read!r} of {above}, which cannot run: {planned[above].missing}")
-    return PlannedNode(name, cast("AnyNode", node), verb, runs.fingerprint, reads, runs=runs, missing=missing)
+        if missing is None and above != INGEST and planned[above].missing is not None:
+            missing = f"{read!r} of {above} is missing ({planned[above].missing})"
+            if node.requires is None or getattr(runs.operator.params, node.requires, None) != read:
+                raise UserError(f"nodes.{name}: reads {read!r} of {above}, which cannot run: {planned[above].missing}")
+    return PlannedNode(
+        name,
+        cast("AnyNode", node),
+        verb,
+        runs.fingerprint,
+        reads,
+        runs=runs,
+        missing=missing,
+        notes=() if stands_in is None else (f"nodes.{name}: {stands_in}",),
+    )
 
 
 def _resolve_decision(

@@ -30,9 +30,9 @@ class Node(BaseModel):
 class OperatorNode(Node):
     """A node that runs an operator over its records.
 
-    `requires` names a parameter without which the operator cannot run (a checkpoint, say); rules on its columns then
-    take their `else`. `network` allows it to talk to other machines. `time_limit` is in seconds a record, `batch` in
-    records a unit.
+    `requires` names a parameter without which the operator cannot run: null (no checkpoint, say), or the column of a
+    node that cannot run itself. Rules on its columns then take their `else`. `network` allows it to talk to other
+    machines. `time_limit` is in seconds a record, `batch` in records a unit.
     """
 
     params: dict[str, Any] = Field(default_factory=dict)

@@ -272,3 +272,21 @@ class Client:
     def _sleep(self, seconds: float) -> None:
         if self._stop.wait(seconds):
             raise Stopped
+
+
+def told_revision(entry: dict[str, Any]) -> str | None:
+    """The revision in a server's entry for a model, if it tells one.
+
+    A `revision` field, or a `root` such as `org/model@REVISION` or a hub cache's `.../snapshots/REVISION`.
+    """
+    revision = entry.get("revision")
+    if isinstance(revision, str) and revision:
+        return revision
+    root = entry.get("root")
+    if not isinstance(root, str):
+        return None
+    _, at, after = root.rpartition("@")
+    if at and after and "/" not in after:
+        return after
+    match = re.search(r"/snapshots/([^/]+)/?$", root)
+    return match[1] if match else None

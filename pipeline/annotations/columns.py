@@ -17,7 +17,7 @@ class Annotation(NamedTuple):
 
     text: str
     by: str
-    prompt: str
+    prompt: str | None
     finish: str
     tokens: int | None
 
@@ -26,8 +26,8 @@ def annotation_columns(into: str) -> tuple[Column, ...]:
     """The columns of an annotation whose text goes into the column `into`."""
     return (
         Column(into, pa.string(), "the text"),
-        Column(f"{into}_by", pa.string(), "who wrote it: provider, or provider:MODEL@REVISION"),
-        Column(f"{into}_prompt", pa.string(), "what was asked: name/vVERSION#hash"),
+        Column(f"{into}_by", pa.string(), "who wrote it: provider, provider:MODEL@REVISION, or `source text`"),
+        Column(f"{into}_prompt", pa.string(), "what was asked: name/vVERSION#hash; null where nobody was"),
         Column(f"{into}_finish", pa.string(), "why it ends: stop, length (it was cut), or the server's word"),
         Column(f"{into}_tokens", pa.int64(), "tokens the model wrote; null where none were counted", 0),
     )

@@ -1,14 +1,13 @@
 """Annotate `openai`: text that a model behind an OpenAI-compatible server writes about a record.
 
 Every answer is stored the moment it arrives and looked up before asking (see `answers`), so that a killed run asks
-nothing twice, and a run that is planned anew under other thresholds neither.
+nothing twice, and a run that is planned anew under other thresholds neither. Without a server a node may copy the text
+of a column instead, and says so.
 """
 
 from __future__ import annotations
 
-import base64
 import os
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,22 +15,23 @@ from functools import cached_property
 from typing import Any
 
 from catalog.errors import UserError
-from catalog.keys import fingerprint, media_digest
+from catalog.keys import fingerprint
 from catalog.storage import Storage
 from pipeline.annotations.answers import Answer, Question, find, keep
 from pipeline.annotations.budget import Budget
-from pipeline.annotations.client import Client, Patience, Stopped, is_loopback
+from pipeline.annotations.client import Client, Patience, Stopped, is_loopback, told_revision
 from pipeline.annotations.columns import Annotation, annotation_columns
-from pipeline.annotations.params import OpenAIParams
+from pipeline.annotations.params import OpenAIParams, Whom
 from pipeline.annotations.prompt import Prompt
+from pipeline.annotations.sent import asked_about, digest_of, made_ready, picture_part
+from pipeline.media import MediaRef
 from pipeline.operator import Column, Measure, Quarantine, Record
-from pipeline.pictures import decode_scaled, read_info
+
+SOURCE_TEXT = "source text"
+"""What `_by` and the list of stand-ins say of a text that was copied for want of a server."""
 
 ROUNDS = 4
 """Records a batch, in multiples of `concurrency`: the slowest of a batch keeps the others waiting less often."""
-
-_PICTURE = 1
-"""Version of how pictures are made ready; raise it when the bytes that are sent change."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class _Work:
     question: Question
     record: Record
     text: str
+    pictures: tuple[MediaRef, ...]
 
 
 class OpenAI(Measure):
@@ -61,8 +62,12 @@ class OpenAI(Measure):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The columns that fill the prompt's gaps."""
-        return tuple(dict.fromkeys(self.params.inputs.values()))
+        """The columns that fill the prompt's gaps, and the one that is copied."""
+        copied = self.params.otherwise
+        if copied is not None and self._copied is not None:
+            return (copied,)
+        perhaps = () if copied is None or self.params.only_if is None else (copied,)
+        return tuple(dict.fromkeys([*self.params.inputs.values(), *perhaps]))
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -70,8 +75,31 @@ class OpenAI(Measure):
         return annotation_columns(self.params.into)
 
     def fingerprint_parts(self) -> dict[str, Any]:
-        """The prompt."""
-        return {"prompt": self.prompt.hash}
+        """The prompt, and of the parameters that came later those that are used."""
+        parts: dict[str, Any] = {"prompt": self.prompt.hash}
+        for name in ("roles", "optional_roles", "take"):
+            if value := getattr(self.params, name):
+                parts[name] = value
+        if self._copied is not None:
+            parts["copied"] = self._copied
+        elif self.params.only_if is not None:
+            parts["only_if"] = [self.params.only_if, self.params.otherwise]
+        return parts
+
+    @property
+    def _copied(self) -> str | None:
+        """The column that stands in for a model's text, None where a server is given."""
+        return self.params.otherwise if self.params.whom is None else None
+
+    @property
+    def stands_in(self) -> str | None:
+        """What is copied where no server is given."""
+        return None if self._copied is None else f"no base_url given: the text is that of {self._copied!r}"
+
+    @property
+    def embedded(self) -> tuple[str, ...]:
+        """A text that no model wrote."""
+        return () if self._copied is None else (SOURCE_TEXT,)
 
     @property
     def batch(self) -> int:  # type: ignore[override]
@@ -86,11 +114,13 @@ class OpenAI(Measure):
     @property
     def needs_network(self) -> bool:
         """Whether the server lies beyond this machine: then the recipe must say `network: true`."""
-        return not is_loopback(self.params.base_url)
+        return self.params.base_url is not None and not is_loopback(self.params.base_url)
 
     @property
     def missing(self) -> str | None:
-        """The key that was promised and is not there."""
+        """The server, or the key that was promised and is not there."""
+        if self.params.whom is None:
+            return None if self._copied is not None else "no base_url given"
         name = self.params.api_key_env
         if name is None or self._key() is not None:
             return None
@@ -99,6 +129,8 @@ class OpenAI(Measure):
 
     def refuse(self, records: int) -> str | None:
         """Why so many records would break the budget even if nothing had to be asked twice."""
+        if self._copied is not None:
+            return None
         most = self.params.max_requests
         if most is not None and records > most:
             return f"{records} records need {records} requests, max_requests is {most}"
@@ -116,6 +148,8 @@ class OpenAI(Measure):
 
         Raises UserError before any question is asked.
         """
+        if self._copied is not None:
+            return
         client = self._connect()
         try:
             self._check_served(client.models())
@@ -126,15 +160,13 @@ class OpenAI(Measure):
 
     def _check_served(self, entries: list[dict[str, Any]]) -> None:
         served = {str(entry.get("id")): entry for entry in entries}
-        wanted, place = self.params.model, self.params.base_url
+        place, wanted, declared = self._whom
         if wanted not in served:
             names = ", ".join(sorted(served)) or "none"
             raise UserError(f"{place}: does not serve model {wanted!r}; it serves: {names}")
         told = told_revision(served[wanted])
-        if told is not None and told != self.params.revision:
-            raise UserError(
-                f"{place}: serves {wanted} at revision {told!r}, the recipe declares {self.params.revision!r}"
-            )
+        if told is not None and told != declared:
+            raise UserError(f"{place}: serves {wanted} at revision {told!r}, the recipe declares {declared!r}")
 
     # -- what a worker does ------------------------------------------------------------------------------------------
 
@@ -142,7 +174,8 @@ class OpenAI(Measure):
         """Open the connections; raises UserError where the key is missing."""
         if self.missing is not None:
             raise UserError(f"openai: {self.missing}")
-        self._client = self._connect()
+        if self._copied is None:
+            self._client = self._connect()
 
     def close(self) -> None:
         """End the connections."""
@@ -161,42 +194,39 @@ class OpenAI(Measure):
         """The annotations of some records, in their order; records that ask the same question share one answer."""
         if not records:
             return []
+        if self._copied is not None:
+            return [self._copy_or_not(record) for record in records]
         storage = records[0].reader.storage()
         asked = [self._prepare(record) for record in records]
         works = {work.question.key: work for work in asked if isinstance(work, _Work)}
         answers = self._answers(storage, list(works.values()))
-        rows: list[Sequence[Any] | Quarantine] = []
-        for work in asked:
-            answer = work if isinstance(work, Quarantine) else answers[work.question.key]
-            rows.append(answer if isinstance(answer, Quarantine) else self._row(answer))
-        return rows
+        return [
+            work if isinstance(work, Quarantine) else self._row(answers[work.question.key], work.record)
+            for work in asked
+        ]
 
     def _prepare(self, record: Record) -> _Work | Quarantine:
         try:
             values = {gap: record.values.get(column) for gap, column in self.params.inputs.items()}
             text = self.prompt.text(values)
-            media: tuple[str, ...] = ()
-            picture: dict[str, Any] = {}
-            if self.params.role is not None:
-                ref = record.ref(self.params.role)
-                media = (ref.digest or media_digest(record.reader.read(ref)),)
-                picture = {"version": _PICTURE, "max_side": self.params.max_side, "quality": self.params.quality}
+            pictures = asked_about(record, self.params)
+            media = tuple(digest_of(record, ref) for ref in pictures)
         except Quarantine as verdict:
             return verdict
         except OSError as error:
             return Quarantine("unreadable medium", error.strerror or type(error).__name__)
         question = Question(
             provider=self.name,
-            model=self.params.model,
-            revision=self.params.revision,
+            model=self._whom.model,
+            revision=self._whom.revision,
             prompt=self.prompt.label,
             prompt_hash=self.prompt.hash,
             sampling=self._sampling,
             media=media,
-            picture=picture,
+            picture=made_ready(self.params, len(media)),
             text=text,
         )
-        return _Work(question, record, text)
+        return _Work(question, record, text, pictures)
 
     def _answers(self, storage: Storage, works: list[_Work]) -> dict[str, Answer | Quarantine]:
         """Answers by key of the question: stored ones first, then those that are asked now."""
@@ -271,20 +301,37 @@ class OpenAI(Measure):
             )
         except (KeyError, IndexError, TypeError, AttributeError):
             raise Quarantine("no answer from the server", "its answer is not a chat completion") from None
-        if answer.served_model not in (None, self.params.model):
+        if answer.served_model not in (None, self._whom.model):
             raise UserError(
-                f"{self.params.base_url}: model {answer.served_model!r} answered for {self.params.model!r}; "
+                f"{self._whom.base_url}: model {answer.served_model!r} answered for {self._whom.model!r}; "
                 "write the name of the one that answers as `model`"
             )
         return answer
 
-    def _row(self, answer: Answer) -> Sequence[Any] | Quarantine:
+    def _row(self, answer: Answer | Quarantine, record: Record) -> Sequence[Any] | Quarantine:
+        if isinstance(answer, Quarantine):
+            return answer
         try:
-            text = self.prompt.read(answer.text, answer.finish)
+            text = self.prompt.read(answer.text, answer.finish, self.params.take, self.params.only_if)
+            if text is None:
+                return self._copy(record)._replace(prompt=self.prompt.label, tokens=answer.completion_tokens)
         except Quarantine as verdict:
             return verdict
-        by = f"{self.name}:{self.params.model}@{self.params.revision}"
+        by = f"{self.name}:{self._whom.model}@{self._whom.revision}"
         return Annotation(text, by, self.prompt.label, answer.finish, answer.completion_tokens)
+
+    def _copy_or_not(self, record: Record) -> Annotation | Quarantine:
+        try:
+            return self._copy(record)
+        except Quarantine as verdict:
+            return verdict
+
+    def _copy(self, record: Record) -> Annotation:
+        """The text of `otherwise` as it stands; raises Quarantine where it has none."""
+        value = record.values.get(str(self.params.otherwise))
+        if not isinstance(value, str) or not value.strip():
+            raise Quarantine("nothing to say", f"{self.params.otherwise} has no text to copy")
+        return Annotation(value, SOURCE_TEXT, None, "stop", None)
 
     # -- the request -------------------------------------------------------------------------------------------------
 
@@ -295,18 +342,12 @@ class OpenAI(Measure):
         return {**sampling, "extra": self.params.extra}
 
     def _body(self, work: _Work) -> dict[str, Any]:
-        content: list[dict[str, Any]] = []
-        if self.params.role is not None:
-            data = work.record.read(self.params.role)
-            if media_digest(data) != work.question.media[0]:
-                raise Quarantine("changed since ingest", "the picture is not the one whose digest the catalog holds")
-            jpeg = sent_jpeg(data, self.params.max_side, self.params.quality)
-            url = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
-            content.append({"type": "image_url", "image_url": {"url": url}})
+        sent = zip(work.pictures, work.question.media, strict=True)
+        content = [picture_part(work.record, ref, digest, self.params) for ref, digest in sent]
         content.append({"type": "text", "text": work.text})
         system = [{"role": "system", "content": self.prompt.system}] if self.prompt.system else []
         body: dict[str, Any] = {
-            "model": self.params.model,
+            "model": self._whom.model,
             "messages": [*system, {"role": "user", "content": content}],
             self.params.token_limit_name: self.params.max_tokens,
             **self.params.extra,
@@ -322,6 +363,12 @@ class OpenAI(Measure):
     # -- the server --------------------------------------------------------------------------------------------------
 
     @cached_property
+    def _whom(self) -> Whom:
+        whom = self.params.whom
+        assert whom is not None, "nobody is asked without a server"
+        return whom
+
+    @cached_property
     def _patience(self) -> Patience:
         return Patience(self.params.timeout, self.params.attempts, self.params.backoff, self.params.max_wait)
 
@@ -333,7 +380,7 @@ class OpenAI(Measure):
         key = self._key()
         if key is not None and not (key.isascii() and key.isprintable()):
             raise UserError(f"the environment variable {self.params.api_key_env} holds no key: it has odd characters")
-        return Client(self.params.base_url, key, self.params.api_key_env, self._patience, self.params.concurrency)
+        return Client(self._whom.base_url, key, self.params.api_key_env, self._patience, self.params.concurrency)
 
     @property
     def _limits(self) -> str:
@@ -342,41 +389,8 @@ class OpenAI(Measure):
     def _budget(self, storage: Storage) -> Budget | None:
         if self.params.max_requests is None and self.params.max_total_tokens is None:
             return None
-        name = fingerprint({"params": self.params.model_dump(mode="json"), "prompt": self.prompt.hash})
+        name = fingerprint({"params": self.params.model_dump(mode="json"), **self.fingerprint_parts()})
         return Budget(storage, name, self.params.max_requests, self.params.max_total_tokens)
-
-
-def sent_jpeg(data: bytes, max_side: int, quality: int) -> bytes:
-    """The picture as it is sent: upright RGB JPEG, longer side `max_side` pixels at most. Raises Quarantine."""
-    import cv2
-    import simplejpeg
-
-    info = read_info(data)
-    scale = min(1.0, max_side / max(info.width, info.height))
-    width, height = max(1, round(info.width * scale)), max(1, round(info.height * scale))
-    rgb = decode_scaled(data, min(width, height))
-    if rgb.shape[:2] != (height, width):
-        rgb = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
-    jpeg: bytes = simplejpeg.encode_jpeg(rgb, quality=quality, colorspace="RGB", colorsubsampling="420")
-    return jpeg
-
-
-def told_revision(entry: dict[str, Any]) -> str | None:
-    """The revision in a server's entry for a model, if it tells one.
-
-    A `revision` field, or a `root` such as `org/model@REVISION` or a hub cache's `.../snapshots/REVISION`.
-    """
-    revision = entry.get("revision")
-    if isinstance(revision, str) and revision:
-        return revision
-    root = entry.get("root")
-    if not isinstance(root, str):
-        return None
-    _, at, after = root.rpartition("@")
-    if at and after and "/" not in after:
-        return after
-    match = re.search(r"/snapshots/([^/]+)/?$", root)
-    return match[1] if match else None
 
 
 def _string(value: Any) -> str:

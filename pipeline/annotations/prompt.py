@@ -94,11 +94,13 @@ class Prompt(BaseModel):
         ]
         return "\n\n".join(parts)
 
-    def read(self, answer: str, finish: str) -> str:
+    def read(self, answer: str, finish: str, take: str | None = None, only_if: str | None = None) -> str | None:
         """The text of an answer; raises Quarantine for an empty one, or one that is not the JSON that was asked for.
 
-        Without `take`, the text of an answer in JSON is its canonical JSON.
+        `take` goes before the prompt's own. Without either, the text of an answer in JSON is its canonical JSON. None
+        where the answer says false of `only_if`.
         """
+        take = take or self.take
         text = answer.strip()
         if not text:
             raise Quarantine("empty answer", f"the model wrote nothing (finish: {finish})")
@@ -114,11 +116,16 @@ class Prompt(BaseModel):
         for name in self.required:
             if name not in told:
                 raise Quarantine("unparseable answer", f"{name!r} is missing")
-        if self.take is None:
+        if only_if is not None:
+            if not isinstance(told[only_if], bool):
+                raise Quarantine("unparseable answer", f"{only_if!r} is neither true nor false")
+            if not told[only_if]:
+                return None
+        if take is None:
             return canonical(told).decode()
-        taken = told[self.take]
+        taken = told[take]
         if not isinstance(taken, str) or not taken.strip():
-            raise Quarantine("unparseable answer", f"{self.take!r} is not a text")
+            raise Quarantine("unparseable answer", f"{take!r} is not a text")
         return taken.strip()
 
 

@@ -30,6 +30,15 @@ SHOWN: tuple[tuple[str, dict[str, Any]], ...] = (
     ("clip_scan", {}),
     ("boxes", {}),
     ("opinion", {}),
+    (
+        "judgement",
+        {
+            "answer": "edit_judgement",
+            "scores": {"followed": {"field": "instruction_followed", "low": 1, "high": 5}},
+            "flags": {"no_change": "no_change"},
+            "texts": {"judged_because": "reason"},
+        },
+    ),
     ("contamination", {}),
 )
 """The measures of the page with the parameters they are shown with."""

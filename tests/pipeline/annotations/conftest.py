@@ -31,9 +31,9 @@ class Place:
         self.storage = LocalFolder(str(self.store))
         self.reader = MediaReader(str(self.root), str(self.store))
 
-    def picture(self, name: str, data: bytes) -> MediaRef:
+    def picture(self, name: str, data: bytes, role: str = "image") -> MediaRef:
         (self.root / name).write_bytes(data)
-        return MediaRef("image", "file", name, digest=media_digest(data))
+        return MediaRef(role, "file", name, digest=media_digest(data))
 
     def pictures(self, count: int, **values: Any) -> list[Record]:
         """Records of so many different pictures."""

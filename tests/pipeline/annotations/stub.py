@@ -44,11 +44,13 @@ class Request:
         return next(part["text"] for part in self.body["messages"][-1]["content"] if part["type"] == "text")
 
     @property
+    def jpegs(self) -> list[bytes]:
+        parts = [part for part in self.body["messages"][-1]["content"] if part["type"] == "image_url"]
+        return [base64.b64decode(part["image_url"]["url"].removeprefix("data:image/jpeg;base64,")) for part in parts]
+
+    @property
     def jpeg(self) -> bytes:
-        url = next(
-            part["image_url"]["url"] for part in self.body["messages"][-1]["content"] if part["type"] == "image_url"
-        )
-        return base64.b64decode(url.removeprefix("data:image/jpeg;base64,"))
+        return self.jpegs[0]
 
     @property
     def question(self) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
@@ -20,13 +21,14 @@ from catalog.errors import UserError
 from catalog.keys import canonical, key_of
 from pipeline.annotations import openai as module
 from pipeline.annotations.answers import Answer, keep, stored
-from pipeline.annotations.client import Client
-from pipeline.annotations.openai import OpenAI, sent_jpeg, told_revision
+from pipeline.annotations.client import Client, told_revision
+from pipeline.annotations.openai import OpenAI
 from pipeline.annotations.prompt import SHIPPED, load_prompt
+from pipeline.annotations.sent import sent_jpeg
 from pipeline.media import MediaRef
-from pipeline.operator import Quarantine, Record
+from pipeline.operator import Column, Quarantine, Record
 from pipeline.plan import plan_operator, resolve
-from pipeline.recipe import Recipe
+from pipeline.recipe import INGEST, Recipe
 
 from .conftest import Place, jpeg
 from .stub import Reply, Request, Server, describe, said
@@ -442,6 +444,12 @@ def test_answers_that_were_on_their_way_when_a_run_stops_are_kept(place: Place, 
         ({"revision": ""}, "at least 1 character"),
         ({"temperature": float("nan")}, "less than or equal to 2"),
         ({"tempurature": 1}, "Extra inputs"),
+        ({"model": None}, "write `model` and `revision` beside `base_url`"),
+        ({"roles": ["a"], "role": "b"}, "write `role` or `roles`, not both"),
+        ({"roles": ["a", "b"], "optional_roles": ["a"]}, "a role stands twice"),
+        ({"take": "caption"}, "take: prompt caption_short asks for no 'caption'; there are: none"),
+        ({"prompt": JSON_PROMPT, "only_if": "sure"}, "only_if: prompt judge asks for no 'sure'; there are: caption"),
+        ({"prompt": JSON_PROMPT, "only_if": "caption"}, "only_if: write `otherwise`"),
     ],
 )
 def test_parameters_that_cannot_be_right_are_refused(server: Server, changes: dict[str, Any], message: str) -> None:
@@ -458,7 +466,8 @@ def test_a_key_in_the_wrong_place_is_not_repeated(server: Server) -> None:
 
 def test_only_what_decides_an_answer_is_in_the_fingerprint(server: Server, tmp_path: Path) -> None:
     def of(**changes: Any) -> str:
-        return plan_operator("cap", "openai", params(server, **changes), {}, {})[0].fingerprint
+        visible = {"title": (INGEST, Column("title", pa.string(), "a title"))}
+        return plan_operator("cap", "openai", params(server, **changes), {}, visible)[0].fingerprint
 
     copy = tmp_path / "copy.yaml"
     copy.write_text((SHIPPED / "caption_short.yaml").read_text().replace("about: ", "about: Copied. "))
@@ -473,6 +482,7 @@ def test_only_what_decides_an_answer_is_in_the_fingerprint(server: Server, tmp_p
         {"max_requests": 5},
         {"max_total_tokens": 5},
         {"token_limit_name": "max_completion_tokens"},
+        {"otherwise": "title"},
         {"prompt": str(copy)},
         {"prompt": load_prompt(str(copy)).model_dump(by_alias=True)},
     ]
@@ -489,6 +499,12 @@ def test_only_what_decides_an_answer_is_in_the_fingerprint(server: Server, tmp_p
         {"seed": 1},
         {"max_tokens": 1},
         {"extra": {"top_k": 1}},
+        {"roles": ["image"]},
+        {"optional_roles": ["more"]},
+        {"prompt": JSON_PROMPT},
+        {"prompt": JSON_PROMPT, "take": "caption"},
+        {"prompt": JSON_PROMPT, "only_if": "caption", "otherwise": "title"},
+        {"base_url": None, "otherwise": "title"},
     ]
     assert {of(**change) for change in same} == {of()}
     assert len({of(), *(of(**change) for change in other)}) == 1 + len(other)

@@ -15,7 +15,12 @@ PINNED = {
     "caption_long/v1": "a30c6c325c4fda4b8a1e213551caad03",
     "caption_short/v1": "674ab961d216f66b9d7efbd6ad438967",
     "clip_instruction/v1": "98d48ee691f017110a98b53570c53cf7",
+    "edit_instruction/v1": "7d504daad2daa6fa1554873f8c9e1a70",
+    "edit_judge/v1": "25b5e8a51c1ce4bf828d36e6515f5c47",
     "frame_text/v1": "2df3a3cdeb4d2d80bb5368e2ff33ed73",
+    "query_check/v1": "eb5bd3e6818f1c48a9a90a35458409d2",
+    "response_check/v1": "96140ec5b46937f1063ccc23346e4e8d",
+    "turn_quality/v1": "7afc0917bd3acad322ab810eb827476b",
 }
 
 
