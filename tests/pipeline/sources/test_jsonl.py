@@ -316,11 +316,11 @@ def several(root: Path, value: Any, **config: Any) -> Any:
 
 
 def test_a_list_of_paths_gives_one_medium_each_in_its_order(root: Path) -> None:
-    row = several(root, ["files/b.jpg", "files/a.jpg", "files/b.jpg"])
+    row = several(root, ["files/b.jpg", "files/b.jpg", "files/a.jpg"])
     assert [(ref.role, ref.path[-5:]) for ref in row.media] == [
         ("image", "b.jpg"),
-        ("image", "a.jpg"),
         ("image", "b.jpg"),
+        ("image", "a.jpg"),
         ("target", "a.jpg"),
     ]
     assert several(root, ["files/b.jpg"]).media == several(root, "files/b.jpg").media
