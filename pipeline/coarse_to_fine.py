@@ -26,13 +26,15 @@ class Scales:
     """How large pictures are read.
 
     `coarse_side`: longest side in pixels of the page in the coarse pass; smaller pages are not enlarged. `line_height`:
-    pixels of a line in the fine pass. `regions`: regions read at most, those with most text first. `region_pixels`:
-    pixels of a region in the fine pass at most.
+    pixels of a line in the fine pass. `regions`, `lines`: regions, and lines of the coarse pass in them, that are read
+    again at most, those with most text first: they bound the time of a page. `region_pixels`: pixels of a region in the
+    fine pass at most.
     """
 
     coarse_side: int = 1288
     line_height: int = 48
     regions: int = 40
+    lines: int = 300
     region_pixels: int = 2_000_000
 
 
@@ -47,13 +49,17 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What was read: lines in no order, boxes on the page turned by `turned` degrees against the clock."""
+    """What was read: lines in no order, boxes on the page turned by `turned` degrees against the clock.
+
+    `single`: the first pass alone, on the page as it lay. `regions`: how many were read again; `unread`: lines
+    that were not. `width`, `height`: pixels of the page as it was turned.
+    """
 
     verdicts: tuple[Verdict, ...]
     single: tuple[Line, ...]
     turned: int
     regions: int
-    left_out: int
+    unread: int
     width: int
     height: int
 
@@ -70,14 +76,16 @@ def read_page(read: Read, rgb: Rgb, scales: Scales = Scales()) -> Page:
         if upright and confidence(again.lines) >= confidence(single.lines) - _LESS_SURE:
             coarse, page, turned = again, other, 90 * quarters
     height, width = page.shape[:2]
-    found = sorted(regions(coarse.lines, width, height), key=lambda region: -letters([coarse.lines[i] for i in region]))
+    found = regions(coarse.lines, width, height)
+    found.sort(key=lambda region: -letters([coarse.lines[number] for number in region]))
     fine: list[Line] = []
+    count = again_read = 0
     for region in found[: scales.regions]:
-        fine += _fine_lines(read, page, coarse.lines, region, scales)
-    unread = {number for region in found[scales.regions :] for number in region}
-    kept = [line for number, line in enumerate(coarse.lines) if number not in unread]
-    verdicts = tuple(decided(kept, fine))
-    return Page(verdicts, single.lines, turned, min(len(found), scales.regions), len(unread), width, height)
+        if again_read + len(region) <= scales.lines:
+            fine += _fine_lines(read, page, coarse.lines, region, scales)
+            count, again_read = count + 1, again_read + len(region)
+    verdicts = tuple(decided(coarse.lines, fine))
+    return Page(verdicts, single.lines, turned, count, len(coarse.lines) - again_read, width, height)
 
 
 _TURNED_LETTERS = 8
@@ -94,7 +102,7 @@ def letters(lines: Sequence[Line]) -> int:
 
 def confidence(lines: Sequence[Line]) -> float:
     """Mean over the characters, 0-1; 0 without any."""
-    return sum(line.confidence * letters([line]) for line in lines) / max(1, letters(lines))
+    return float(sum(line.confidence * letters([line]) for line in lines) / max(1, letters(lines)))
 
 
 def resized(rgb: Rgb, scale: float) -> Rgb:
@@ -161,9 +169,7 @@ def _fine_lines(read: Read, page: Rgb, coarse: Sequence[Line], region: Sequence[
     pad = _PAD * tall
     x0, y0 = (max(0, math.floor(min(line[i] for line in own) * side - pad)) for i, side in ((0, width), (1, height)))
     x1, y1 = (min(side, math.ceil(max(line[i] for line in own) * side + pad)) for i, side in ((2, width), (3, height)))
-    scale = min(
-        scales.line_height / tall, _ENLARGED, math.sqrt(scales.region_pixels / max(1, (x1 - x0) * (y1 - y0)))
-    )
+    scale = min(scales.line_height / tall, _ENLARGED, math.sqrt(scales.region_pixels / max(1, (x1 - x0) * (y1 - y0))))
     cut = np.ascontiguousarray(page[y0:y1, x0:x1])
     others = [line for number, line in enumerate(coarse) if number not in set(region)]
     for line in read(resized(cut, scale)).lines:
@@ -171,7 +177,8 @@ def _fine_lines(read: Read, page: Rgb, coarse: Sequence[Line], region: Sequence[
         right, bottom = (x0 + line.x1 * (x1 - x0)) / width, (y0 + line.y1 * (y1 - y0)) / height
         placed = line._replace(x0=left, y0=top, x1=right, y1=bottom)
         # The edge of the cut goes through lines of other regions.
-        if max((covered(placed, one) for one in own), default=0) >= max((covered(placed, o) for o in others), default=0):
+        here, elsewhere = (max((covered(placed, one) for one in lines), default=0.0) for lines in (own, others))
+        if here >= elsewhere:
             yield placed
 
 

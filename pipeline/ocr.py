@@ -1,15 +1,13 @@
-"""Text in pictures: RapidOCR (PP-OCRv6 detector and recogniser) behind two calls, and the order in which people read.
+"""Text in pictures: RapidOCR (PP-OCRv6 detector and recogniser) behind one call.
 
-The paper's pseudo-labels come from PaddleOCR; RapidOCR runs the same networks with onnxruntime, and their weights are in
-its wheel, so nothing is downloaded. docs/corpora/understanding-ocr.md has the figures it was chosen by.
+The paper's pseudo-labels come from PaddleOCR; RapidOCR runs its networks with onnxruntime, and their weights are in its
+wheel, so nothing is downloaded. docs/corpora/understanding-ocr.md has the figures it was chosen by.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import unicodedata
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -49,7 +47,10 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What one pass saw. `tall`, `flipped`: shares of the letters in lines that run up or down, or stand on their head."""
+    """What one pass saw.
+
+    `tall`, `flipped`: shares of the letters in lines that run up or down, or that stand on their head, 0-1.
+    """
 
     lines: tuple[Line, ...]
     tall: float

@@ -232,6 +232,8 @@ _BUILT_IN: dict[str, str] = {
     "boxes": "pipeline.measures.boxes:Boxes",
     "contamination": "pipeline.measures.contamination:Contamination",
     "opinion": "pipeline.measures.opinion:Opinion",
+    "ocr": "pipeline.measures.ocr:Ocr",
+    "ocr_match": "pipeline.measures.ocr:OcrMatch",
     "counting": "pipeline.counting:Counting",
     "finding": "pipeline.counting:Finding",
     "same_picture": "pipeline.measures.comparison:SamePicture",

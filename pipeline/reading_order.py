@@ -9,7 +9,6 @@ between the two reaches over both.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from statistics import median
 
 from pipeline.ocr import Line
@@ -22,6 +21,9 @@ _LEAST_LINES = 4
 
 _GAP = 0.8
 """Heights of a line that may lie between it and the next of its column."""
+
+_SIZES = 1.7
+"""How many times as high a line of a column may be as its neighbour."""
 
 
 def in_reading_order(lines: Sequence[Line], aspect: float) -> list[list[Line]]:
@@ -73,7 +75,12 @@ def _nearest(lines: Sequence[Line], number: int, way: int) -> int | None:
         gap = lower.y0 - upper.y1
         apart = (lower.y0 + lower.y1 - upper.y0 - upper.y1) / 2
         size = min(line.height, other.height)
-        if other_number == number or apart < size / 2 or gap > _GAP * size or max(line.height, other.height) > 1.7 * size:
+        if (
+            other_number == number
+            or apart < size / 2
+            or gap > _GAP * size
+            or max(line.height, other.height) > 1.7 * size
+        ):
             continue
         shared = min(line.x1, other.x1) - max(line.x0, other.x0)
         if shared > min(line.x1 - line.x0, other.x1 - other.x0) / 2 and apart < best_gap:
@@ -93,8 +100,8 @@ def _rows(lines: Sequence[Line]) -> list[list[Line]]:
     rows: list[list[Line]] = []
     for line in sorted(lines, key=lambda line: (line.y0 + line.y1, line.x0)):
         for row in rows[-1:]:
-            top, bottom = median(each.y0 for each in row), median(each.y1 for each in row)
-            if min(line.y1, bottom) - max(line.y0, top) > min(line.height, bottom - top) / 2:
+            middle, size = median((each.y0 + each.y1) / 2 for each in row), median(each.height for each in row)
+            if abs((line.y0 + line.y1) / 2 - middle) < max(line.height, size) / 2:
                 row.append(line)
                 break
         else:
@@ -123,7 +130,9 @@ def _comes_before(hulls: Sequence[Hull], a: int, b: int) -> bool:
     if one[0] + one[2] >= two[0] + two[2]:
         return False
     low, high = sorted(((one[1] + one[3]) / 2, (two[1] + two[3]) / 2))
-    between = (hull for number, hull in enumerate(hulls) if number not in (a, b) and low < (hull[1] + hull[3]) / 2 < high)
+    between = (
+        hull for number, hull in enumerate(hulls) if number not in (a, b) and low < (hull[1] + hull[3]) / 2 < high
+    )
     return not any(_shared(hull, one, 0) > 0 and _shared(hull, two, 0) > 0 for hull in between)
 
 
