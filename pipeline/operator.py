@@ -240,6 +240,8 @@ _BUILT_IN: dict[str, str] = {
     "contamination": "pipeline.measures.contamination:Contamination",
     "opinion": "pipeline.measures.opinion:Opinion",
     "judgement": "pipeline.measures.judgement:Judgement",
+    "ocr": "pipeline.measures.ocr:Ocr",
+    "ocr_match": "pipeline.measures.ocr:OcrMatch",
     "counting": "pipeline.counting:Counting",
     "finding": "pipeline.counting:Finding",
     "same_picture": "pipeline.measures.comparison:SamePicture",

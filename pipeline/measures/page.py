@@ -40,6 +40,8 @@ SHOWN: tuple[tuple[str, dict[str, Any]], ...] = (
         },
     ),
     ("contamination", {}),
+    ("ocr", {"reference": "text"}),
+    ("ocr_match", {}),
 )
 """The measures of the page with the parameters they are shown with."""
 
