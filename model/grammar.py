@@ -24,6 +24,9 @@ Grammar (fact sheet section 3):
   width image ids in raster order (one "image" span), then end_image unless the sequence ends there;
 - a "text" span holds ordinary text ids only: no image id, and none of the special ids above;
 - a "token" span holds special ids only; mask and pad (where it is not eos) never stand in a stored sample;
+- what the model says closes with a token of its own (eos, role_end, or the beginning of a picture): a "text" span that
+  is a target is followed by another target, and a whole sample ends with a target that is no text. So every answer of
+  a conversation is closed, and its last question is answered;
 - start_image may stand alone: the editing template's no-image branch has one. Size ids and begin_image_tokens
   occur in a picture's header only.
 """
@@ -49,8 +52,8 @@ def check(
 ) -> None:
     """Raise a one-line ValueError naming position, id and span of the first thing wrong.
 
-    ids: integers [n]. `complete` asks for a training sample: at least one span is a target, and a header at
-    the very end is an error. A prompt for the sampler is checked with `complete=False`.
+    ids: integers [n]. `complete` asks for a training sample: at least one span is a target, the last one among
+    them, and a header at the very end is an error. A prompt for the sampler is checked with `complete=False`.
     """
     if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
         raise ValueError(f"ids must be integers [n], got {ids.dtype} {list(ids.shape)}")
@@ -64,8 +67,20 @@ def check(
         else:
             _check_plain(vocabulary, specials, part, span, index)
     _check_headers(vocabulary, ids, spans, complete=complete)
-    if complete and not any(span["target"] for span in spans):
+    if complete:
+        _check_targets(spans)
+
+
+def _check_targets(spans: Sequence[Mapping[str, Any]]) -> None:
+    """Something to learn, every text of the model closed by it, and nothing asked that is not answered."""
+    if not any(span["target"] for span in spans):
         raise ValueError("no span is a target: there is nothing to learn from this sample")
+    if not spans[-1]["target"]:
+        raise ValueError(f"span {len(spans) - 1} at {spans[-1]['start']} is no target: nothing answers it")
+    for index, span in enumerate(spans):
+        closed = index + 1 < len(spans) and spans[index + 1]["target"]
+        if span["kind"] == "text" and span["target"] and not closed:
+            raise ValueError(f"text span {index} at {span['start']} is a target, and no token of the model closes it")
 
 
 def find_images(vocabulary: Mapping[str, Any], ids: NDArray[np.integer[Any]]) -> list[tuple[int, int, int]]:

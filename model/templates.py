@@ -207,6 +207,38 @@ def plain_text(question: str, answer: str | None = None, *, earlier: Sequence[Tu
     return tuple(segments)
 
 
+@dataclass(frozen=True, eq=False)
+class ShownTurn:
+    """A question with the pictures shown just before it, and its answer, None where it is still to be given.
+
+    pictures: int32 codes [height, width] each.
+    """
+
+    question: str
+    answer: str | None = None
+    pictures: tuple[Codes, ...] = ()
+
+
+def conversation(turns: Sequence[ShownTurn]) -> Segments:
+    """Questions and answers in turn, every answer a target; pictures stand before the question they come with.
+
+    With all pictures in the first turn it is `understanding` with earlier turns; no public code shows several turns.
+    Raises ValueError for no turn, no picture (`plain_text` has turns without), or an answer missing before the last.
+    """
+    if not turns:
+        raise ValueError("a conversation needs at least one turn")
+    if not any(turn.pictures for turn in turns):
+        raise ValueError("a conversation needs a picture; use plain_text for one without")
+    segments: list[Segment] = []
+    for index, turn in enumerate(turns):
+        if turn.answer is None and index + 1 < len(turns):
+            raise ValueError(f"turn {index} has no answer; only the last of a prompt may lack one")
+        asked = [*_flat(picture(codes, "input") for codes in turn.pictures), Text(turn.question)]
+        segments += [Text(HUMAN), *asked, Text(ASSISTANT)] if index else _wrapped(UNDERSTANDING, asked)
+        segments += _answered(turn.answer)
+    return tuple(segments)
+
+
 def document(text: str) -> Segments:
     """A document of a text corpus: no template, all of it a target, closed by end of text."""
     return Text(text, target=True), Token(EOS, target=True)
@@ -291,6 +323,20 @@ _ALL = (
         plain_text,
         1,
         ({"question": "q", "answer": "a", "earlier": (Turn("q0", "a0"),)},),
+    ),
+    Template(
+        "conversation",
+        conversation,
+        1,
+        (
+            {
+                "turns": (
+                    ShownTurn("q0", "a0", (_CODES, _OTHER)),
+                    ShownTurn("q1", "a1"),
+                    ShownTurn("q2", "a2", (_OTHER,)),
+                )
+            },
+        ),
     ),
     Template("document", document, 1, ({"text": "t"},)),
 )

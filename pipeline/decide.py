@@ -39,7 +39,7 @@ SAME = "same"
 
 
 class FlowInputs:
-    """What enters a node, as decisions read it. `media_digest` is the digest of the medium with `role`."""
+    """What enters a node, as decisions read it. `media_digest` is the digest of the medium with `role`, or of all."""
 
     def __init__(self, flow: Flow, name: str, role: str = "image") -> None:
         self._flow = flow
@@ -56,7 +56,13 @@ class FlowInputs:
         of_role = pl.col("media").list.eval(
             pl.element().filter(pl.element().struct.field("role") == self._role).struct.field("digest")
         )
-        return frame.with_columns(of_role.list.first().alias(DIGEST)).select("record_key", *columns)
+        return frame.with_columns(_as_one(of_role).alias(DIGEST)).select("record_key", *columns)
+
+
+def _as_one(digests: pl.Expr) -> pl.Expr:
+    """The digests of a record's media of one role as one text: records are equal only if all of them are, in order."""
+    known = digests.list.drop_nulls()
+    return pl.when(known.list.len() > 0).then(known.list.join(" "))
 
 
 class SplitInputs(FlowInputs):

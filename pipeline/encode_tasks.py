@@ -8,7 +8,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from itertools import islice
+from typing import Any, ClassVar, Literal
+
+import orjson
 
 from model import templates
 from model.image_tokenizer import Codes, Grid
@@ -18,7 +21,14 @@ from pipeline.media import MediaRef
 from pipeline.operator import Quarantine, Record
 
 TaskName = Literal[
-    "text_to_image", "text_to_image_thinking", "understanding", "editing", "interleaved", "plain_text", "document"
+    "text_to_image",
+    "text_to_image_thinking",
+    "understanding",
+    "conversation",
+    "editing",
+    "interleaved",
+    "plain_text",
+    "document",
 ]
 Texts = Mapping[str, str]
 """Per parameter that names a column (`prompt`, `answer`, `thinking`) the text of the record."""
@@ -44,9 +54,9 @@ class EncodeTask(ABC):
     """Whether the model draws a picture, so that there is a stage's resolution."""
 
     def pictures(self, record: Record, shape: Shape) -> list[MediaRef]:
-        """A record's pictures in the order in which they are encoded: given ones, then the drawn one."""
-        roles = (*(shape.given if self.gives else ()), *((shape.drawn,) if self.draws else ()))
-        return [record.ref(role) for role in roles]
+        """A record's pictures in the order in which they are encoded: all of each given role, then the drawn one."""
+        given = [ref for role in shape.given for ref in _all_of(record, role)] if self.gives else []
+        return [*given, *([record.ref(shape.drawn)] if self.draws else [])]
 
     def geometries(self, sizes: Sequence[Size], shape: Shape) -> list[Geometry]:
         """How each of the pictures is scaled and cut."""
@@ -55,6 +65,11 @@ class EncodeTask(ABC):
     @abstractmethod
     def segments(self, texts: Texts, codes: Sequence[Codes], frame_texts: Sequence[str]) -> Segments:
         """The training sequence. codes: int32 [grid height, grid width] each, in the order of `pictures`."""
+
+
+def _all_of(record: Record, role: str) -> list[MediaRef]:
+    """A record's media of a role, in their order; a record without one is quarantined."""
+    return [ref for ref in record.media if ref.role == role] or [record.ref(role)]
 
 
 class TextToImage(EncodeTask):
@@ -92,6 +107,39 @@ class Understanding(EncodeTask):
     def segments(self, texts: Texts, codes: Sequence[Codes], frame_texts: Sequence[str]) -> Segments:
         """Question and answer."""
         return templates.understanding(texts["prompt"], tuple(codes), _said(texts))
+
+
+class Conversation(EncodeTask):
+    """Several questions and answers, each with the pictures that come with it, or without any; `turns` writes them."""
+
+    gives = True
+
+    def pictures(self, record: Record, shape: Shape) -> list[MediaRef]:
+        """All pictures of the given roles, in their order; there may be none."""
+        return [ref for role in shape.given for ref in record.media if ref.role == role]
+
+    def geometries(self, sizes: Sequence[Size], shape: Shape) -> list[Geometry]:
+        """Smart sizes, as of understanding."""
+        return [for_understanding(size, several=len(sizes) > 1) for size in sizes]
+
+    def segments(self, texts: Texts, codes: Sequence[Codes], frame_texts: Sequence[str]) -> Segments:
+        """The turns; without pictures the text model's own chat."""
+        turns = _turns(texts["prompt"])
+        if sum(turn["pictures"] for turn in turns) != len(codes):
+            shown = sum(turn["pictures"] for turn in turns)
+            raise Quarantine(
+                "turns and pictures differ", f"the turns show {shown} pictures, the roles hold {len(codes)}"
+            )
+        if not codes:
+            *earlier, last = [templates.Turn(turn["question"], turn["answer"]) for turn in turns]
+            return templates.plain_text(last.question, last.answer, earlier=earlier)
+        left = iter(codes)
+        return templates.conversation(
+            [
+                templates.ShownTurn(turn["question"], turn["answer"], tuple(islice(left, turn["pictures"])))
+                for turn in turns
+            ]
+        )
 
 
 class Editing(EncodeTask):
@@ -152,6 +200,17 @@ class Document(EncodeTask):
         return templates.document(texts["prompt"])
 
 
+def _turns(text: str) -> list[dict[str, Any]]:
+    """The exchanges that the measure `turns` wrote; raises Quarantine for any other text."""
+    try:
+        turns = orjson.loads(text)
+        if turns and all(set(turn) == {"question", "answer", "pictures"} for turn in turns):
+            return list(turns)
+    except (orjson.JSONDecodeError, TypeError):
+        pass
+    raise Quarantine("no conversation", "the prompt is not what the measure `turns` writes as `conversation`")
+
+
 def _said(texts: Texts) -> str:
     """What the model says. No released layout marks thoughts: they are text before the answer."""
     return f"{texts['thinking']}\n\n{texts['answer']}" if "thinking" in texts else texts["answer"]
@@ -161,6 +220,7 @@ TASKS: Mapping[TaskName, EncodeTask] = {
     "text_to_image": TextToImage(),
     "text_to_image_thinking": TextToImageThinking(),
     "understanding": Understanding(),
+    "conversation": Conversation(),
     "editing": Editing(),
     "interleaved": Interleaved(),
     "plain_text": PlainText(),

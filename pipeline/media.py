@@ -21,7 +21,8 @@ class MediaRef:
     """One medium of a record.
 
     `path` is relative to the media root (`container` file, tar, parquet) or to the store (`store`). For a tar, `offset`
-    and `length` are the member's bytes in the file; for Parquet `member` is the column and `offset` the row.
+    and `length` are the member's bytes in the file; for Parquet `member` is the column (with the place in
+    it, where it holds lists: `images.0.bytes`) and `offset` the row.
     `digest` is the sha256 of the bytes, 64 hex characters; None when they could not be read at ingest.
     """
 
@@ -129,7 +130,10 @@ def _parquet_cell(path: str, column: str, row: int) -> bytes:
         if row < start + rows:
             value = _row_group(path, top, group)[row - start].as_py()
             for part in column.split(".")[1:]:
-                value = None if value is None else value.get(part)
+                if isinstance(value, list):
+                    value = value[int(part)] if int(part) < len(value) else None
+                else:
+                    value = None if value is None else value.get(part)
             if not isinstance(value, bytes):
                 raise OSError(f"{path}: row {row}: column {column!r} holds no bytes")
             return value

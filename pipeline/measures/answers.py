@@ -58,7 +58,7 @@ def same_answer(stated: str, truth: str, options: Sequence[str] = ()) -> bool:
     percent sign or way of writing; other texts without letter case, articles and punctuation.
     """
     if options:
-        ours, theirs = _option(stated, options), _option(truth, options)
+        ours, theirs = option_of(stated, options), option_of(truth, options)
         if ours is not None and theirs is not None:
             return ours == theirs
     if _normal(stated) == _normal(truth):
@@ -89,8 +89,8 @@ def read_options(value: Any) -> list[str]:
     return [str(one) for one in value] if isinstance(value, (list, tuple)) else []
 
 
-def _option(text: str, options: Sequence[str]) -> int | None:
-    """Which option an answer names, None if none."""
+def option_of(text: str, options: Sequence[str]) -> int | None:
+    """The place of the option that an answer names, by its letter or its text; None if it names none."""
     text = _BOXED.sub(r"\1", text)
     bare = _normal(text)
     for place, option in enumerate(options):

@@ -47,9 +47,9 @@ class ContaminationParams(Params):
     """Parameters of `contamination`.
 
     `benchmarks`: a folder of benchmarks or a saved index (pipeline/benchmarks.py), null when there is none. `fields`
-    are mapped fields with texts or lists of texts, `columns` those of nodes above; `role` is the picture's, null to
-    look at texts alone. `overlap`: share of an item's runs from which a text is one. `distance`: bits of 64 within
-    which pictures are compared; `inliers`: key points that must agree, half of them where at most 4 bits differ.
+    are mapped fields with texts or lists of texts, `columns` those of nodes above; `role` is that of the pictures,
+    null to look at texts alone. `overlap`: share of an item's runs from which a text is one. `distance`: bits of 64
+    within which pictures are compared; `inliers`: key points that must agree, half of them where at most 4 bits differ.
     """
 
     benchmarks: str | None = None
@@ -158,11 +158,18 @@ class Contamination(Measure):
         )
 
     def _picture(self, record: Record) -> FoundPicture:
-        ref = next((ref for ref in record.media if ref.role == self.params.role), None)
-        if ref is None or not len(self._pictures):
-            return FoundPicture()
-        picture = decode_scaled(record.reader.read(ref), PICTURE_SIDE, Limits(self.params.max_pixels))
-        return self._pictures.find(picture, ref.digest, self.params.distance, self.params.inliers)
+        """What the pictures of the role show: the first that is an item's, else the one nearest to one."""
+        nearest = FoundPicture()
+        for ref in record.media if len(self._pictures) else ():
+            if ref.role != self.params.role:
+                continue
+            picture = decode_scaled(record.reader.read(ref), PICTURE_SIDE, Limits(self.params.max_pixels))
+            found = self._pictures.find(picture, ref.digest, self.params.distance, self.params.inliers)
+            if found.item is not None:
+                return found
+            if found.distance is not None and (nearest.distance is None or found.distance < nearest.distance):
+                nearest = found
+        return nearest
 
 
 class TextIndex:

@@ -22,6 +22,8 @@ SHOWN: tuple[tuple[str, dict[str, Any]], ...] = (
     ("subject", {}),
     ("minhash", {}),
     ("chain", {}),
+    ("choices", {}),
+    ("turns", {}),
     ("pair", {}),
     ("instruction", {}),
     ("scores", {"column": "score", "name": "artimuse", "low": 0, "high": 100}),
@@ -41,6 +43,8 @@ SHOWN: tuple[tuple[str, dict[str, Any]], ...] = (
         },
     ),
     ("contamination", {}),
+    ("ocr", {"reference": "text"}),
+    ("ocr_match", {}),
 )
 """The measures of the page with the parameters they are shown with."""
 

@@ -75,8 +75,9 @@ class Pair(Measure):
         """The pair's columns; raises Quarantine when any of its pictures cannot be decoded."""
         limits = Limits(self.params.max_pixels)
         roles = (self.params.source, self.params.target)
-        others = [ref for ref in record.media if ref.role not in roles]
-        data = [record.read(role) for role in roles] + [record.reader.read(ref) for ref in others]
+        pair = [record.ref(role) for role in roles]
+        others = [ref for ref in record.media if not any(ref is one for one in pair)]
+        data = [record.reader.read(ref) for ref in (*pair, *others)]
         infos = [read_info(each, limits) for each in data]
         decoded = [decode_noted(each, _DECODE_SIDE, limits) for each in data]
         source, target = decoded[0].rgb, decoded[1].rgb

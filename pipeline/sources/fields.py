@@ -65,6 +65,20 @@ def mistyped(path: str, value: Any, wanted: type) -> BadRow:
     return BadRow("wrong type", f"{path} is {_IS[type(value)]}{shown}, must be {_MUST_BE[wanted]}")
 
 
+def named_files(role: str, path: str, named: Any) -> list[str]:
+    """The paths that a value names, a text or a list of texts, in order; raises BadRow for anything else, or none."""
+    if not isinstance(named, list):
+        if type(named) is not str:
+            raise mistyped(path, named, str)
+        return [named]
+    if not named:
+        raise BadRow(f"no {role}", f"{path} is an empty list, must name at least one")
+    for place, one in enumerate(named):
+        if type(one) is not str:
+            raise mistyped(f"{path}.{place}", one, str)
+    return named
+
+
 class FieldMap:
     """A source's `select`, `map`, `const` and `types`, prepared once and applied to every row."""
 

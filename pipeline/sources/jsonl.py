@@ -13,7 +13,7 @@ from pydantic import Field
 from catalog.errors import UserError
 from pipeline.media import MediaRef
 from pipeline.sources.base import BadRow, DottedPath, FieldName, Source, SourceRow
-from pipeline.sources.fields import FieldMap, follow, mistyped, show, show_place
+from pipeline.sources.fields import FieldMap, follow, named_files, show, show_place
 from pipeline.sources.ids import with_unique_ids
 from pipeline.sources.records import RecordFile, Records
 from pipeline.sources.root import MediaRoot
@@ -26,7 +26,7 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Jsonl(Source):
-    """`kind: jsonl`. `media` names, per role, the dotted path of the line that holds the file's path.
+    """`kind: jsonl`. `media` names, per role, the dotted path of the line that holds the file's path, or a list.
 
     With `records`, the path `record` of each line leads to the fields of the record it names in a second file.
     """
@@ -102,16 +102,15 @@ class _LineReader:
             values = {**values, "record": self._records.of(values)}
         fields = self._fields.apply(values)
         try:
-            media = tuple([self._ref(values, *entry) for entry in self._media])
+            media = tuple([ref for entry in self._media for ref in self._refs(values, *entry)])
         except BadRow as bad:
             return self._source.refuse(place, bad, fields, line)
         return SourceRow(place, fields, media)
 
-    def _ref(self, values: dict[str, Any], role: str, path: str, parts: tuple[str, ...]) -> MediaRef:
-        named = values.get(path) if len(parts) == 1 else follow(values, parts)
-        if type(named) is not str:
-            raise mistyped(path, named, str)
-        return MediaRef(role, "file", self._media_root.file(named, self._folder))
+    def _refs(self, values: dict[str, Any], role: str, path: str, parts: tuple[str, ...]) -> list[MediaRef]:
+        found = values.get(path) if len(parts) == 1 else follow(values, parts)
+        names = [found] if type(found) is str else named_files(role, path, found)
+        return [MediaRef(role, "file", self._media_root.file(name, self._folder)) for name in names]
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:

@@ -12,7 +12,7 @@ from pydantic import Field
 from catalog.errors import UserError
 from pipeline.media import MediaRef
 from pipeline.sources.base import BadRow, DottedPath, FieldName, Source, SourceRow
-from pipeline.sources.fields import FieldMap, follow, mistyped, show_place
+from pipeline.sources.fields import FieldMap, follow, named_files, show_place
 from pipeline.sources.ids import with_unique_ids
 from pipeline.sources.patterns import expand
 from pipeline.sources.root import MediaRoot
@@ -21,15 +21,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+_Cells = dict[str, list[bool] | None]
+"""What is notable of a row's columns of bytes: null, or for a list which of its members hold something."""
+
 _BATCH = 1024
 _BYTES_BATCH = 64
 _ROW_BITS = 40
 
 
 class Parquet(Source):
-    """`kind: parquet`. `media` names, per role, a column of bytes (`image.bytes`) or of paths.
+    """`kind: parquet`. `media` names, per role, a column of bytes (`image.bytes`) or of paths, or of lists of them.
 
-    Paths are relative to the Parquet file's folder.
+    Paths are relative to the Parquet file's folder. Of a list of structs the path names the field (`images.bytes`).
     """
 
     unit = "row"
@@ -72,7 +75,7 @@ class Parquet(Source):
         with _open(root / name, name) as table:
             columns = _Columns(self, table.schema_arrow, name)
             reader = _RowReader(self, name, columns, media_root)
-            for number, values, empty in _stream(table, columns, shown):
+            for number, values, cells in _stream(table, columns, shown):
                 if not field_map.selects(values):
                     continue
                 place = f"{shown}:{number}"
@@ -81,7 +84,7 @@ class Parquet(Source):
                     if columns.floats:
                         _refuse_non_finite(values, columns.fields)
                     fields = field_map.apply(values)
-                    media = reader.media(number, values, empty)
+                    media = reader.media(number, values, cells)
                 except BadRow as bad:
                     yield number, self.refuse(place, bad, fields, place.encode())
                 else:
@@ -98,13 +101,17 @@ class _Columns:
         self._name = show_place(name)
         self.bytes: dict[str, str] = {}
         self.paths: dict[str, str] = {}
+        self.lists: set[str] = set()
         self.fields = sorted({*source.map.values(), *source.select})
         found = {path: self._type(path) for path in self.fields}
         for path, (_, kind) in found.items():
             if not _is_json(kind):
                 raise UserError(f"{self._name}: column {path!r} is {kind}, which no field can hold; map another")
         for role, path in source.media.items():
-            column, kind = self._type(path)
+            column, kind = self._type(path, inside=True)
+            if _is_list(kind):
+                self.lists.add(path)
+                kind = kind.value_type
             if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
                 self.bytes[role] = path
             elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
@@ -117,8 +124,11 @@ class _Columns:
         self.read = sorted({column for column, _ in found.values()})
         self.floats = any(_has_floats(kind) for _, kind in found.values())
 
-    def _type(self, path: str) -> tuple[str, pa.DataType]:
-        """The Parquet column to read for a dotted path, and the type at its end."""
+    def _type(self, path: str, inside: bool = False) -> tuple[str, pa.DataType]:
+        """The Parquet column to read for a dotted path, and the type at its end.
+
+        With `inside` the last part may name a field of all members of a list, whose type is then a list.
+        """
         import pyarrow as pa
 
         parts = path.split(".")
@@ -135,9 +145,16 @@ class _Columns:
                 column = f"{column}.{part}" if column == ".".join(parts[:depth]) else column
             elif _is_list(kind) and part.isdecimal():
                 kind = kind.value_type
+            elif inside and depth == len(parts) - 1 and _is_list(kind) and _has_field(kind.value_type, part):
+                kind = pa.list_(kind.value_type.field(part).type)
             else:
                 raise UserError(f"{self._name}: column {path!r}: {'.'.join(parts[:depth])!r} is {kind}")
         return column, kind
+
+    def inner(self, path: str) -> bool:
+        """Whether the last part of a path names a field of a list's members."""
+        above = path.rpartition(".")[0]
+        return path in self.lists and bool(above) and _is_list(self._type(above)[1])
 
     def _absent(self, path: str, names: list[str]) -> UserError:
         return UserError(f"{self._name}: has no column {path!r}; its columns are {', '.join(names)}")
@@ -153,21 +170,39 @@ class _RowReader:
         self._columns = columns
         self._media_root = media_root
 
-    def media(self, number: int, values: dict[str, Any], empty: frozenset[str]) -> tuple[MediaRef, ...]:
-        """One reference per role; `empty` names the columns of bytes that are null in this row."""
-        return tuple([self._ref(role, number, values, empty) for role in self._roles])
+    def media(self, number: int, values: dict[str, Any], cells: _Cells) -> tuple[MediaRef, ...]:
+        """The references of every role; `cells` tells which columns of bytes hold something in this row."""
+        return tuple([ref for role in self._roles for ref in self._refs(role, number, values, cells)])
 
-    def _ref(self, role: str, number: int, values: dict[str, Any], empty: frozenset[str]) -> MediaRef:
+    def _refs(self, role: str, number: int, values: dict[str, Any], cells: _Cells) -> list[MediaRef]:
         path = self._columns.bytes.get(role)
-        if path is not None:
-            if path in empty:
+        if path is None:
+            return self._files(role, values)
+        if path not in self._columns.lists:
+            if path in cells:
                 raise BadRow(f"no {role}", f"{path} is null")
-            return MediaRef(role, "parquet", self._name, member=path, offset=number)
+            return [MediaRef(role, "parquet", self._name, member=path, offset=number)]
+        valid = cells[path]
+        if not valid:
+            raise BadRow(f"no {role}", f"{path} is {'null' if valid is None else 'an empty list'}")
+        top, _, inner = path.rpartition(".") if self._columns.inner(path) else (path, "", "")
+        refs = []
+        for place, there in enumerate(valid):
+            member = f"{top}.{place}.{inner}" if inner else f"{top}.{place}"
+            if not there:
+                raise BadRow(f"no {role}", f"{member} is null")
+            refs.append(MediaRef(role, "parquet", self._name, member=member, offset=number))
+        return refs
+
+    def _files(self, role: str, values: dict[str, Any]) -> list[MediaRef]:
         path = self._columns.paths[role]
-        named = follow(values, tuple(path.split(".")))
-        if type(named) is not str:
-            raise mistyped(path, named, str)
-        return MediaRef(role, "file", self._media_root.file(named, self._folder))
+        top, _, inner = path.rpartition(".") if self._columns.inner(path) else (path, "", "")
+        named = follow(values, tuple(top.split(".")))
+        if inner and isinstance(named, list):
+            named = [None if one is None else one[inner] for one in named]
+        return [
+            MediaRef(role, "file", self._media_root.file(name, self._folder)) for name in named_files(role, path, named)
+        ]
 
 
 def _open(path: Path, name: str) -> pq.ParquetFile:
@@ -180,20 +215,20 @@ def _open(path: Path, name: str) -> pq.ParquetFile:
         raise UserError(f"{show_place(name)}: not a readable Parquet file: {_first_line(error)}") from None
 
 
-def _stream(
-    table: pq.ParquetFile, columns: _Columns, shown: str
-) -> Iterator[tuple[int, dict[str, Any], frozenset[str]]]:
-    """(row number in the file, values, columns of bytes that are null) of every row, one batch in memory."""
+def _stream(table: pq.ParquetFile, columns: _Columns, shown: str) -> Iterator[tuple[int, dict[str, Any], _Cells]]:
+    """(row number in the file, values, what is notable of its bytes) of every row, one batch in memory."""
     import pyarrow as pa
 
     start = 0
     for group in range(table.num_row_groups):
         try:
-            empty = {path: _nulls(table, group, path) for path in columns.bytes.values()}
+            empty = {path: _nulls(table, group, path) for path in columns.bytes.values() if path not in columns.lists}
+            lists = {path: _members(table, group, path) for path in columns.bytes.values() if path in columns.lists}
             count = table.metadata.row_group(group).num_rows
             for values in _values(table, group, columns.read, count):
                 at = values[0]
-                yield start + at, values[1], frozenset(path for path, rows in empty.items() if at in rows)
+                cells: _Cells = {path: None for path, rows in empty.items() if at in rows}
+                yield start + at, values[1], cells | {path: rows[at] for path, rows in lists.items()}
             start += count
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"{shown}: row group {group} cannot be read: {_first_line(error)}") from None
@@ -230,6 +265,33 @@ def _nulls(table: pq.ParquetFile, group: int, path: str) -> frozenset[int]:
         found.extend(start + at for at, valid in enumerate(cells.is_valid().to_pylist()) if not valid)
         start += len(batch)
     return frozenset(found)
+
+
+def _members(table: pq.ParquetFile, group: int, path: str) -> list[list[bool] | None]:
+    """Per row of a row group which members of a list of bytes hold something; None where the list is null."""
+    import pyarrow as pa
+
+    found: list[list[bool] | None] = []
+    names = path.split(".")
+    for batch in table.iter_batches(batch_size=_BYTES_BATCH, row_groups=[group], columns=[names[0]]):
+        for cell in batch.column(0):
+            value: pa.Scalar | None = cell
+            for part in names[1:]:
+                if value is None or not value.is_valid or not isinstance(value, pa.StructScalar):
+                    break
+                value = value[part]
+            if value is None or not value.is_valid:
+                found.append(None)
+                continue
+            inner = names[-1] if isinstance(value.values.type, pa.StructType) else None
+            found.append([one.is_valid and (inner is None or one[inner].is_valid) for one in value.values])
+    return found
+
+
+def _has_field(kind: pa.DataType, name: str) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_struct(kind)) and kind.get_field_index(name) >= 0
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
 
@@ -30,7 +32,7 @@ class WebDataset(Source):
 
     A sample is what shares a name up to the first dot after the last slash. `map` and `select` see `key`
     (that name), `json` (an object) and every other ending as text: `txt`, `cls`. Media stay in the tar and
-    are read from there.
+    are read from there. An ending with a `*` (`image.*.jpg`) stands for all members that fit, by number.
     """
 
     unit = "sample"
@@ -109,7 +111,7 @@ class _SampleReader:
             if not self._fields.selects(values):
                 return None
             fields = self._fields.apply(values)
-            media = tuple([self._ref(tar, role, sample) for role in self._source.media])
+            media = tuple([ref for role in self._source.media for ref in self._refs(tar, role, sample)])
         except BadRow as bad:
             return self._source.refuse(place, bad, fields, os.fsencode(f"{tar}:{sample.key}"))
         return SourceRow(place, fields, media)
@@ -125,16 +127,31 @@ class _SampleReader:
                 values[ending] = parse_side(ending, file.read(length), name)
         return values
 
-    def _ref(self, tar: str, role: str, sample: _Sample) -> MediaRef:
-        found = [ending for ending in self._source.media[role] if ending in sample.members]
-        if len(found) != 1:
+    def _refs(self, tar: str, role: str, sample: _Sample) -> list[MediaRef]:
+        """The one member of a role; where an ending has a `*`, all that fit, by the numbers in their names."""
+        endings = self._source.media[role]
+        several = any("*" in ending for ending in endings)
+        if several:
+            found = [name for name in sample.members if any(fnmatchcase(name, ending) for ending in endings)]
+            found.sort(key=_by_number)
+        else:
+            found = [ending for ending in endings if ending in sample.members]
+        if not found or (len(found) > 1 and not several):
             which = " and ".join(f".{ending}" for ending in found)
             has = ", ".join(f".{ending}" for ending in sample.members)
             reason, message = (f"two of {role}", f"has {which}") if found else (f"no {role}", f"has only {has}")
-            wanted = ", ".join(f".{ending}" for ending in self._source.media[role])
+            wanted = ", ".join(f".{ending}" for ending in endings)
             raise BadRow(reason, f"{message}, must have one of {wanted}")
-        name, offset, length = sample.members[found[0]]
-        return MediaRef(role, "tar", tar, member=as_text(name), offset=offset, length=length)
+        refs = []
+        for ending in found:
+            name, offset, length = sample.members[ending]
+            refs.append(MediaRef(role, "tar", tar, member=as_text(name), offset=offset, length=length))
+        return refs
+
+
+def _by_number(ending: str) -> list[tuple[int, str]]:
+    """An order in which 2.jpg comes before 10.jpg."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", ending)]
 
 
 def _open(path: Path, name: str) -> tarfile.TarFile:

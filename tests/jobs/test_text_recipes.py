@@ -129,6 +129,9 @@ PICTURED: dict[str, tuple[dict[str, Any], tuple[str, str | None]]] = {
     "seen": ({}, KEPT),
     "unseen": ({"chain_of_thought": "Both <image 1> and <image 2> show it.\nAnswer: C"}, ("dropped", "pictures")),
     "mistaken": ({"chain_of_thought": "It lies far in front of the shin bone.\nAnswer: $A$"}, ("dropped", "answer")),
+    "stray": ({"answer": "E", "chain_of_thought": "It is deep behind.\nAnswer: E"}, ("dropped", "choices")),
+    "twice": ({"options": ["Soleus", "soleus", "Popliteus"]}, ("dropped", "choices")),
+    "unread": ({"options": "Soleus, Plantaris, Popliteus"}, ("dropped", "choices")),
     "told": ({"chain_of_thought": "Answer: C\nFor it is the one that lies behind."}, ("dropped", "leak")),
 }
 

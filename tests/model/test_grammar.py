@@ -130,6 +130,43 @@ def test_stray_tokens_are_named(ids: list[int], message: str):
         check(ids, [span("token", 0, len(ids), True)])
 
 
+# "q" | "a" eos | "q" | "a" eos: two turns
+TURNS = [
+    span("text", 0, 2),
+    span("text", 2, 2, True),
+    span("token", 4, 1, True),
+    span("text", 5, 1),
+    span("text", 6, 1, True),
+    span("token", 7, 1, True),
+]
+TURN_IDS = [1, 2, 3, 4, 14, 5, 6, 14]
+
+
+def test_answers_in_turn_pass_when_each_is_closed():
+    check(TURN_IDS, TURNS)
+
+
+@pytest.mark.parametrize(
+    ("ids", "spans", "message"),
+    [
+        (TURN_IDS[:6], TURNS[:4], "span 3 at 5 is no target: nothing answers it"),
+        (TURN_IDS[:7], TURNS[:5], "text span 4 at 6 is a target, and no token of the model closes it"),
+        (
+            TURN_IDS,
+            [*TURNS[:2], TURNS[2] | {"target": False}, *TURNS[3:]],
+            "text span 1 at 2 is a target, and no token",
+        ),
+        ([1, 2, 3, 4, 4, 5, 6, 14], [*TURNS[:2], span("text", 4, 1), *TURNS[3:]], "text span 1 at 2 is a target"),
+    ],
+)
+def test_an_answer_left_open_and_a_question_left_alone_are_named(
+    ids: list[int], spans: list[dict[str, Any]], message: str
+):
+    with pytest.raises(ValueError, match=message):
+        check(ids, spans)
+    check(ids, spans, complete=False)
+
+
 def test_a_lone_start_of_image_is_allowed():
     check([10, 1, 14], [span("token", 0, 1), span("text", 1, 1), span("token", 2, 1, True)])
 

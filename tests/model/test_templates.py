@@ -87,6 +87,43 @@ def test_understanding_turns_follow_each_other_after_the_pictures():
     )
 
 
+def test_a_conversation_shows_pictures_before_the_question_they_come_with():
+    turns = [
+        templates.ShownTurn("q1", "a1", (codes(2, 3),)),
+        templates.ShownTurn("q2", "a2"),
+        templates.ShownTurn("q3", "a3", (codes(2, 3),)),
+    ]
+    picture = f"{HEADER_2X3}[input 2x3]<|/image|>"
+    assert spelled(templates.conversation(turns)) == (
+        "<role>SYSTEM</role> You are a multimodal understanding assistant. <role>HUMAN</role>"
+        f"{picture}q1<role>ASSISTANT</role>"
+        "{a1}{<|endoftext|>}<role>HUMAN</role>q2<role>ASSISTANT</role>{a2}{<|endoftext|>}<role>HUMAN</role>"
+        f"{picture}q3<role>ASSISTANT</role>"
+        "{a3}{<|endoftext|>}"
+    )
+
+
+def test_a_conversation_with_all_pictures_first_is_understanding_with_earlier_turns():
+    turns = [templates.ShownTurn("q1", "a1", (codes(2, 3),)), templates.ShownTurn("q2", "a2")]
+    earlier = templates.understanding("q2", [codes(2, 3)], "a2", earlier=[Turn("q1", "a1")])
+    assert spelled(templates.conversation(turns)) == spelled(earlier)
+    asked = [*turns[:1], templates.ShownTurn("q2")]
+    assert spelled(templates.conversation(asked)) == spelled(earlier).removesuffix("{a2}{<|endoftext|>}")
+
+
+@pytest.mark.parametrize(
+    ("turns", "message"),
+    [
+        ([], "at least one turn"),
+        ([templates.ShownTurn("q", "a")], "use plain_text"),
+        ([templates.ShownTurn("q", None, (codes(1, 1),)), templates.ShownTurn("q", "a")], "turn 0 has no answer"),
+    ],
+)
+def test_what_is_no_conversation_is_refused(turns: list[templates.ShownTurn], message: str):
+    with pytest.raises(ValueError, match=message):
+        templates.conversation(turns)
+
+
 def test_understanding_needs_a_picture():
     with pytest.raises(ValueError, match="use plain_text"):
         templates.understanding("q", [])
@@ -199,7 +236,7 @@ def test_fingerprints_follow_the_layout(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_change_of_layout_is_noticed_here():
     """Shards carry this value. Change it only together with a new version of what changed."""
-    assert templates.fingerprint() == "07dfc44839636c22d4b66daeccb6e61c4c5382aa1796ea6c0ebc831e911decad"
+    assert templates.fingerprint() == "fa486bdd99c8d2e49af9c067d6529efa2323472ef8b4bc8f717b4456f81a3267"
 
 
 def symbolic(segments: Iterable[Segment]) -> list[dict[str, Any]]:

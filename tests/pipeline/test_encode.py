@@ -94,6 +94,14 @@ TASKS: dict[str, tuple[dict[str, Any], list[str], list[tuple[str, int, int, bool
         [PROMPT, ANSWER],
         [("input", 24, 32, False), ("input", 32, 18, False)],
     ),
+    "conversation": (
+        {"prompt": "turns", "given": ["image", "second"]},
+        ["Where?", "There.", PROMPT, ANSWER],
+        [("input", 24, 32, False), ("input", 32, 18, False)],
+    ),
+    "conversation without pictures": (
+        {"prompt": "chat", "given": []}, ["Where?", "There.", PROMPT, ANSWER], [],
+    ),
     "editing": (
         {"prompt": "prompt", "role": "second", "given": ["image"], "resolution": 256},
         [PROMPT],
@@ -114,6 +122,13 @@ TASKS: dict[str, tuple[dict[str, Any], list[str], list[tuple[str, int, int, bool
 }  # fmt: skip
 
 
+def turns(*pictures: int) -> str:
+    said = (("Where?", "There."), (PROMPT, ANSWER))
+    return orjson.dumps(
+        [{"question": q, "answer": a, "pictures": n} for (q, a), n in zip(said, pictures, strict=True)]
+    ).decode()
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_has_its_texts_and_pictures_in_its_template(folder: Path, name: str) -> None:
     params, texts, pictures = TASKS[name]
@@ -125,6 +140,7 @@ def test_every_task_has_its_texts_and_pictures_in_its_template(folder: Path, nam
         roles = ("image", "other", "image")
     media = tuple(MediaRef(role, "file", f"{n}.jpg", digest="d" * 64) for n, role in enumerate(roles))
     values = {"source": "s", "licence": "MIT", "prompt": PROMPT, "answer": ANSWER, "thinking": THINKING}
+    values |= {"turns": turns(1, 1), "chat": turns(0, 0)}
     fields = b'{"said": ["First a lake,", "then a boat."]}'
     one = Record("0" * 32, media, fields, values, MediaReader(str(folder)))
     row = named(made, made.process(one))
@@ -216,3 +232,42 @@ def test_a_tokenizer_that_is_nowhere_is_a_users_mistake() -> None:
     )
     with pytest.raises(UserError, match="image tokenizer '/nowhere/siglip': say 'patch-vq'"):
         made.fingerprint_parts()
+
+
+@pytest.mark.parametrize("task", ["understanding", "editing"])
+def test_all_pictures_of_a_given_role_are_given_in_their_order(folder: Path, task: str) -> None:
+    def made(roles: str, given: list[str]) -> Any:
+        media = tuple(MediaRef(role, "file", f"{n}.jpg", digest="d" * 64) for n, role in enumerate(roles.split()))
+        values = {"source": "s", "licence": "MIT", "prompt": PROMPT, "answer": ANSWER}
+        one = Record("0" * 32, media, b"{}", values, MediaReader(str(folder)))
+        own = {"answer": "answer"} if task == "understanding" else {"resolution": 256, "role": "out"}
+        operator = Encode.build({"task": task, "prompt": "prompt", "given": given, **own})
+        assert isinstance(operator, Encode)
+        return named(operator, operator.process(one))
+
+    together = made("in in out", ["in"])
+    assert together["sample_ids"] == made("a b out", ["a", "b"])["sample_ids"]
+    assert together["sample_ids"] != made("b a out", ["a", "b"])["sample_ids"]
+    assert made("in other out", ["in"])["image_tokens"] != together["image_tokens"]
+    with pytest.raises(Quarantine) as aside:
+        made("other other out", ["in"])
+    assert aside.value.reason == "no in"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason", "message"),
+    [
+        (turns(1, 1), "turns and pictures differ", "the turns show 2 pictures, the roles hold 1"),
+        ("What is this?", "no conversation", "the prompt is not what the measure `turns` writes as `conversation`"),
+        ('[{"question": "q"}]', "no conversation", "the prompt is not what the measure"),
+        ("[]", "no conversation", "the prompt is not what the measure"),
+    ],
+)
+def test_turns_that_do_not_fit_are_set_aside(folder: Path, said: str, reason: str, message: str) -> None:
+    made = Encode.build({"task": "conversation", "prompt": "text"})
+    assert isinstance(made, Encode)
+    made.setup()
+    with pytest.raises(Quarantine) as aside:
+        made.process(record(folder, 0, text=said))
+    assert aside.value.reason == reason
+    assert str(aside.value).startswith(message)

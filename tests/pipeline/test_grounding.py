@@ -11,30 +11,31 @@ from typing import Any
 import pytest
 import yaml
 
+from catalog.audit import audit
+from catalog.view import open_view
+from model.grammar import check
 from pipeline.plan import Plan, resolve
 from pipeline.recipe import Recipe
+from tests.pipeline.annotations.stub import MODEL, Reply, Request, said, serve
 from tests.pipeline.pictures import CORPORA
 from tests.pipeline.runs import curate, final_states, outcome_of, store_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "corpora" / "understanding-grounding.md"
 SHIPPED = Path(__file__).parents[2] / "jobs" / "recipes" / "understanding.yaml"
-ALONE, JOINED = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.S | re.M)
+(ALONE,) = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.S | re.M)
 
 
 def alone() -> Plan:
     return resolve(Recipe.model_validate(yaml.safe_load(ALONE)), str(PAGE))
 
 
-def joined() -> Plan:
-    """The shipped recipe with what the page adds to it."""
+def shipped(**params: Any) -> Plan:
+    """The recipe `understanding` over these pictures alone; `params` are set at the nodes that have them."""
     recipe: dict[str, Any] = yaml.safe_load(SHIPPED.read_text())
-    given = yaml.safe_load(ALONE)["sources"]["grounding"]
-    source = recipe["sources"]["grounding"]
-    source["map"] |= {name: path for name, path in given["map"].items() if name not in ("id", "licence")}
-    source["types"] |= given["types"]
-    del recipe["nodes"]["split"]
-    recipe["nodes"] |= yaml.safe_load(JOINED)
-    recipe["nodes"]["pixels"]["needs"] = ["clean"]
+    recipe["sources"] = {"grounding": recipe["sources"]["grounding"]}
+    for node in recipe["nodes"].values():
+        given = node.get("params", {})
+        given |= {name: value for name, value in params.items() if name in given}
     return resolve(Recipe.model_validate(recipe), "R")
 
 
@@ -78,10 +79,89 @@ def test_every_drawn_box_is_verified_and_every_count_is_right(drawn: Path, tmp_p
     assert set(ends) <= {"kept", "expanded", "dropped"}
 
 
-def test_what_the_page_adds_to_the_shipped_recipe_resolves() -> None:
-    plan = joined()
+def lines_of(root: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (root / "grounding/manifest.jsonl").read_text().splitlines()]
+
+
+def some(drawn: Path, root: Path, lines: list[dict[str, Any]]) -> Path:
+    """A root with these lines and their pictures."""
+    root.joinpath("grounding/files").mkdir(parents=True)
+    for line in lines:
+        root.joinpath("grounding", line["file"]).write_bytes((drawn / "grounding" / line["file"]).read_bytes())
+    root.joinpath("grounding/manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return root
+
+
+def test_the_shipped_recipe_asks_of_what_it_keeps_and_keeps_what_has_no_boxes(drawn: Path, tmp_path: Path) -> None:
+    lines = lines_of(drawn)[:6]
+    lines[0]["objects"] = []
+    lines[1]["image"] = {"width": 20, "height": 10}
+    lines[2]["objects"] = lines[2]["objects"][:-1]
+    plan = shipped()
     assert not [note for node in plan.nodes.values() for note in node.notes if "not range-checked" in note]
-    assert plan.nodes["counting"].reads.keys() == {"verified_boxes", "uncountable"}
+    curate(plan, some(drawn, tmp_path / "root", lines), tmp_path / "store")
+    ends = final_states(tmp_path / "store", "understanding")
+    assert {ends[line["id"]] for line in lines} == {("kept", None)}
+    asked = [name.partition("#") for name in ends if "#" in name]
+    assert {name for name, _, _ in asked} == {line["id"] for line in lines[2:]}
+    missing = {thing["label"] for thing in lines_of(drawn)[2]["objects"][-1:]}
+    labels = {rest.partition("-")[2] for name, _, rest in asked if name == lines[2]["id"]}
+    assert labels.isdisjoint(missing)
+    view = open_view(str(tmp_path / "store"))
+    assert audit(view, check).findings == []
+    splits: dict[str, set[str]] = {}
+    names = {
+        row["record_key"]: json.loads(row["fields"])["id"] for row in view.records("understanding").collect().to_dicts()
+    }
+    for row in view.samples("understanding").collect().to_dicts():
+        splits.setdefault(names[row["record_key"]].partition("#")[0], set()).add(row["split"])
+    assert {len(found) for found in splits.values()} == {1}
+
+
+def test_the_shipped_recipe_drops_what_a_benchmark_holds_and_says_so_without_one(drawn: Path, tmp_path: Path) -> None:
+    lines = lines_of(drawn)[:6]
+    bench = tmp_path / "b"
+    bench.mkdir()
+    bench.joinpath("questions.jsonl").write_text("")
+    bench.joinpath("p.jpg").write_bytes((drawn / "grounding" / lines[3]["file"]).read_bytes())
+    item = {"id": "p", "kind": "file", "media": "image", "file": "p.jpg", "benchmark": "Drawn"}
+    bench.joinpath("manifest.jsonl").write_text(json.dumps(item) + "\n")
+    curate(shipped(benchmarks=str(bench)), some(drawn, tmp_path / "root", lines), tmp_path / "store")
+    ends = final_states(tmp_path / "store", "understanding")
+    assert [name for name, end in ends.items() if end == ("dropped", "benchmarks")] == [lines[3]["id"]]
+    assert not [name for name in ends if name.startswith(f"{lines[3]['id']}#")]
+    (note,) = shipped().nodes["clean"].notes
+    assert note.startswith("nodes.clean.rules.benchmarks: skipped")
+
+
+def test_with_a_server_captions_are_the_models_and_answers_that_do_not_agree_go(drawn: Path, tmp_path: Path) -> None:
+    def behave(request: Request) -> Reply:
+        if "The answer:" not in request.text:
+            return Reply(body=said(f"A new sentence, {request.question[:8]}."))
+        wrong = int(request.question[:2], 16) < 96
+        mark = {"reason": "as told", "agrees": 2 if wrong else 5, "complete": 5, "biased": False}
+        judged.append(mark["agrees"] == 5)
+        return Reply(body=said(json.dumps(mark)))
+
+    judged: list[bool] = []
+    with serve() as server:
+        server.behave = behave
+        plan = shipped(base_url=server.url, model=MODEL, revision="r1")
+        assert [node.name for node in plan.nodes.values() if node.missing] == ["benchmarks"]
+        curate(plan, some(drawn, tmp_path / "root", lines_of(drawn)[:6]), tmp_path / "store")
+    ends = final_states(tmp_path / "store", "understanding")
+    photos = {name: end for name, end in ends.items() if "#" not in name}
+    assert len(judged) == 6
+    captions = outcome_of(tmp_path / "store", plan, "caption")
+    assert all(text.startswith("A new sentence") for text in captions["caption"])
+    # It may still be asked of where and how many.
+    assert list(photos.values()).count(("dropped", "agrees")) == judged.count(False)
+    kept = sum(end == ("kept", None) for end in photos.values())
+    assert len(ends) > 2 * len(photos)
+    verdicts = outcome_of(tmp_path / "store", plan, "agreed")
+    assert 0 < judged.count(False) == (verdicts["agrees"] < 4).sum()
+    samples = open_view(str(tmp_path / "store")).samples("understanding").collect()
+    assert kept == judged.count(True) == (samples["variant"] == "main").sum()
 
 
 @pytest.mark.reviewed

@@ -68,7 +68,7 @@ BAD = [
     (
         "a: {encode: haiku, params: {prompt: id}}",
         "R: nodes.a.params.task: Input should be 'text_to_image', 'text_to_image_thinking', 'understanding', "
-        "'editing', 'interleaved', 'plain_text' or 'document'",
+        "'conversation', 'editing', 'interleaved', 'plain_text' or 'document'",
     ),
     (
         "a: {encode: text_to_image, params: {prompt: id}}",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,19 @@ def test_a_copy_of_a_benchmark_picture_is_contaminated(benchmarks: Path, tmp_pat
         assert found["picture_distance"] <= 10
         assert found["picture_inliers"] >= 20
         assert found["benchmark"] == "Drawn"
+
+
+def test_a_picture_of_a_benchmark_is_found_behind_others(benchmarks: Path, tmp_path: Path) -> None:
+    refs = []
+    for name, data in (("clean", encode(scene(480, 360, 5))), ("copy", encode(scene(480, 360, 101)))):
+        (tmp_path / name).write_bytes(data)
+        refs.append(MediaRef("image", "file", name, digest=media_digest(data)))
+    made = measure("contamination", benchmarks=str(benchmarks))
+    for media in (refs, refs[::-1], [replace(refs[0], role="page"), refs[1]]):
+        found = columns_of(made, Record("0" * 32, tuple(media), b"{}", {}, MediaReader(str(tmp_path))))
+        assert (found["contaminated"], found["picture_item"]) == (True, name_of("Drawn", "p1"))
+    aside = (refs[0], replace(refs[1], role="page"))
+    assert columns_of(made, Record("0" * 32, aside, b"{}", {}, MediaReader(str(tmp_path))))["contaminated"] is False
 
 
 def test_a_near_hash_is_not_enough(benchmarks: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,13 @@ def test_sizes_and_proportions_are_those_of_the_files(tmp_path: Path) -> None:
     assert found["aspect_difference"] == pytest.approx(math.log(3))
     assert found["pair_scale"] == pytest.approx(math.sqrt(0.75))
     assert found["references"] == 1
+
+
+def test_a_second_source_is_a_reference(tmp_path: Path) -> None:
+    data = [encode(scene(200, 150, number)) for number in range(3)]
+    one = pair_of(tmp_path, source=data[0], reference=data[1], target=data[2])
+    two = replace(one, media=tuple(replace(ref, role=ref.role.replace("reference", "source")) for ref in one.media))
+    assert measure("pair").process(two) == measure("pair").process(one)
 
 
 def test_a_target_that_is_its_reference_is_copied(tmp_path: Path) -> None:

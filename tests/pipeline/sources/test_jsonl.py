@@ -305,3 +305,36 @@ def test_the_sample_corpora_read_without_a_bad_line() -> None:
         config = {**CONFIG, "manifest": f"{name}/manifest.jsonl", "select": {"kind": "file"}}
         counts[name] = sum(1 for _ in make("jsonl", **config).rows(corpora))
     assert counts == {"images": 176, "hostile": 38, "ocr": 49, "grounding": 52}
+
+
+def several(root: Path, value: Any, **config: Any) -> Any:
+    (root / "images" / "files" / "b.jpg").write_bytes(b"another")
+    write(root, orjson.dumps({"images": value, "out": "files/a.jpg"}))
+    media = {"image": "images", "target": "out"}
+    (row,) = make("jsonl", **{**CONFIG, "map": {}, "media": media, "on_bad_row": "quarantine", **config}).rows(root)
+    return row
+
+
+def test_a_list_of_paths_gives_one_medium_each_in_its_order(root: Path) -> None:
+    row = several(root, ["files/b.jpg", "files/b.jpg", "files/a.jpg"])
+    assert [(ref.role, ref.path[-5:]) for ref in row.media] == [
+        ("image", "b.jpg"),
+        ("image", "b.jpg"),
+        ("image", "a.jpg"),
+        ("target", "a.jpg"),
+    ]
+    assert several(root, ["files/b.jpg"]).media == several(root, "files/b.jpg").media
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ([], ("no image", "images is an empty list, must name at least one")),
+        (["files/a.jpg", None], ("wrong type", "images.1 is null, must be text")),
+        ([["files/a.jpg"]], ("wrong type", 'images.0 is a list (["files/a.jpg"]), must be text')),
+        (["files/a.jpg", "/etc/passwd"], ("absolute path", '"/etc/passwd" is an absolute path')),
+        (["files/a.jpg", "files/none.jpg"], ("missing file", 'the file "files/none.jpg" does not exist')),
+    ],
+)
+def test_a_list_with_anything_else_in_it_is_a_bad_row(root: Path, value: Any, problem: tuple[str, str]) -> None:
+    assert several(root, value).problem == problem

@@ -175,3 +175,53 @@ def test_a_damaged_row_group_is_named(root: Path) -> None:
     (root / "hf.parquet").write_bytes(data)
     with pytest.raises(UserError, match=r"^hf.parquet: row group 1 cannot be read: [^\n]+$"):
         list(make("parquet", files="hf.parquet", map={"id": "id"}).rows(root))
+
+
+def lists(root: Path, column: Any, path: str) -> list[Any]:
+    pq.write_table(pa.table({"images": column}), root / "lists.parquet", row_group_size=2)
+    source = make("parquet", files="lists.parquet", media={"image": path}, on_bad_row="quarantine")
+    source.check(root)
+    return list(source.rows(root))
+
+
+STRUCT = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind", "path", "member"),
+    [
+        (lambda data: data, pa.list_(pa.binary()), "images", "images.{}"),
+        (lambda data: {"bytes": data, "path": "x.jpg"}, STRUCT, "images.bytes", "images.{}.bytes"),
+    ],
+)
+def test_a_list_of_bytes_gives_one_medium_each(root: Path, cell: Any, kind: Any, path: str, member: str) -> None:
+    cells = [[b"one", b"two"], [b"three"], [], None, [b"four", None], [b"five"]]
+    column = pa.array([None if some is None else [cell(one) for one in some] for some in cells], kind)
+    rows = lists(root, column, path)
+    reader = MediaReader(str(root))
+    assert [[reader.read(ref) for ref in row.media] for row in rows if row.problem is None] == [
+        [b"one", b"two"],
+        [b"three"],
+        [b"five"],
+    ]
+    assert [ref.member for ref in rows[0].media] == [member.format(0), member.format(1)]
+    assert [row.problem for row in rows[2:5]] == [
+        ("no image", f"{path} is an empty list"),
+        ("no image", f"{path} is null"),
+        ("no image", f"{member.format(1)} is null"),
+    ]
+
+
+def test_a_list_of_paths_names_files_beside_the_table(root: Path) -> None:
+    (root / "b.jpg").write_bytes(b"b")
+    paths = [["b.jpg", "images/files/a.jpg"], [], ["b.jpg", None]]
+    for path, column in (
+        ("images", pa.array(paths)),
+        ("images.path", pa.array([[{"path": one} for one in some] for some in paths], STRUCT)),
+    ):
+        rows = lists(root, column, path)
+        assert [ref.path for ref in rows[0].media] == ["b.jpg", "images/files/a.jpg"]
+        assert [row.problem for row in rows[1:]] == [
+            ("no image", f"{path} is an empty list, must name at least one"),
+            ("wrong type", f"{path}.1 is null, must be text"),
+        ]

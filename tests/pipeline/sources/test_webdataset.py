@@ -186,3 +186,14 @@ def test_inputs_are_the_tars(root: Path) -> None:
     source = make("webdataset", tars="t{1,0}.tar")
     source.check(root)
     assert source.inputs(root) == [root / "t0.tar", root / "t1.tar"]
+
+
+def test_an_ending_with_a_star_stands_for_all_members_that_fit_by_their_numbers(root: Path) -> None:
+    numbers = (10, 2, 1)
+    write(root / "t.tar", [member(f"a.image.{n}.jpg", b"%d" % n) for n in numbers] + sample("a")[1:])
+    (row,) = rows_of(root, media={"image": ["image.*.jpg"]})
+    reader = MediaReader(str(root))
+    assert [(ref.role, reader.read(ref)) for ref in row.media] == [("image", b"1"), ("image", b"2"), ("image", b"10")]
+    write(root / "t.tar", sample("a"))
+    (row,) = rows_of(root, media={"image": ["image.*.jpg"]})
+    assert row.problem == ("no image", "has only .jpg, .txt, .json, must have one of .image.*.jpg")
