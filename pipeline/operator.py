@@ -224,6 +224,8 @@ _BUILT_IN: dict[str, str] = {
     "prose": "pipeline.measures.prose:Prose",
     "chain": "pipeline.measures.chain:Chain",
     "minhash": "pipeline.measures.minhash:MinHash",
+    "personal": "pipeline.measures.personal:Personal",
+    "faces": "pipeline.measures.faces:Faces",
     "scores": "pipeline.measures.scores:Scores",
     "clip_probe": "pipeline.measures.clip_probe:ClipProbe",
     "clip_scan": "pipeline.measures.clip_scan:ClipScan",

@@ -20,6 +20,8 @@ SHOWN: tuple[tuple[str, dict[str, Any]], ...] = (
     ("text", {}),
     ("prose", {}),
     ("minhash", {}),
+    ("personal", {}),
+    ("faces", {}),
     ("chain", {}),
     ("pair", {}),
     ("instruction", {}),
