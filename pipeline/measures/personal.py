@@ -91,13 +91,14 @@ _WORD_REACH = 40
 # What is said before a telephone number, in the languages whose numbers are looked for.
 _CALL = re.compile(
     r"(?:(?<![A-Za-z])(?:tele?(?:phone|fon|foon|fone|fono|fax)?|t[ée]l(?:[ée]phone)?|tel[ée]fono|phone|ph|fax|mobile|cell"
-    r"|call(?: us)?(?: at| on)?|whatsapp|handy|mob|telp|puhelin|puh|simu|điện thoại|đt|ring|dial|number is|telefono|móvil"
+    r"|call(?: us)?(?: at| on)?|whatsapp|handy|mob|telp|puhelin|puh|simu|điện thoại|đt|ring|dial|number is|móvil"
     r"|portable)(?![A-Za-z])|тел(?:ефон)?|моб|τηλ(?:έφωνο)?|电话|電話|手机|전화|โทร|फ़ोन|फोन|هاتف|טלפון|ტელ|☎|☏|📞|📱)",
     re.I,
 )
 _PLUS = re.compile(r"[+＋]\s?[(]?[0-9]")
 _AMERICAN = re.compile(r"(?<![\w.)+-])\([2-9][0-9]{2}\) ?[2-9][0-9]{2}[-. ][0-9]{4}(?![\w-])")
-_NEAR_CALL = 48
+# What may stand between the word and the number, and the number with its signs.
+_DIALLED = re.compile(r"[^\d(+\x00]{0,24}([(+]?\d(?:[\s()/.–-]{0,3}\d){7,14})")
 _LEAST_DIGITS = 8
 
 REGIONS = (
@@ -230,13 +231,13 @@ def _phones(text: str, regions: Sequence[str]) -> Iterator[int]:
         if "US" in regions and any(True for _ in PhoneNumberMatcher(plain.group(), "US", Leniency.VALID)):
             yield plain.start()
     for word in _CALL.finditer(text):
-        near = text[word.end() : word.end() + _NEAR_CALL].split("\n\n")[0]
-        if sum(map(str.isdigit, near)) < _LEAST_DIGITS:
+        said = _DIALLED.match(text, word.end())
+        if said is None:
             continue
         for region in regions:
-            found = next(iter(PhoneNumberMatcher(near, region, Leniency.VALID)), None)
+            found = next(iter(PhoneNumberMatcher(said.group(1), region, Leniency.VALID)), None)
             if found is not None and sum(map(str.isdigit, found.raw_string)) >= _LEAST_DIGITS:
-                yield word.end() + found.start
+                yield said.start(1) + found.start
                 break
 
 
