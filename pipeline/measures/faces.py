@@ -2,7 +2,7 @@
 
 The detector is YuNet (Wu, Peng, Yu 2023), by OpenCV's FaceDetectorYN with an ONNX file that the recipe names. Without
 one the measure is missing, unless the recipe asks for a cascade of local binary patterns, whose file comes with
-scikit-image: it finds frontal faces that fill much of a picture, and few others (docs/corpora/safety.md has figures).
+scikit-image: it finds frontal faces that fill much of a picture, and few others (docs/safety.md has figures).
 OpenCV 5 has neither cascades nor files of them.
 """
 
