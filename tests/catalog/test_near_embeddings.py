@@ -119,6 +119,8 @@ def test_how_the_rows_are_numbered_decides_nothing(seed: int, rows: int, cluster
     back = np.where(other.representative >= 0, moved[other.representative], KEPT)
     assert plain.representative[moved].tolist() == back.tolist()
     assert plain.distance[moved].tolist() == other.distance.tolist()
+    homes = near_embeddings._homes(vectors, hashed, clusters)
+    assert near_embeddings._homes(vectors[moved], hashed[moved], clusters).tolist() == homes[moved].tolist()
 
 
 def test_neither_blocks_nor_halves_decide_anything(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,13 +167,14 @@ def test_threads_decide_nothing() -> None:
 def test_many_clusters_find_nearly_every_planted_pair() -> None:
     rng = np.random.default_rng(5)
     topics = unit(rng.normal(size=(60, 64)))
-    heads = turned(topics[rng.integers(0, 60, 2000)], rng.uniform(0.5, 0.9, 2000), rng)
+    heads = turned(topics[rng.integers(0, 60, 2000)], rng.uniform(0.1, 0.4, 2000), rng)
     vectors = np.concatenate([heads, turned(heads, 0.985, rng)])
     order = np.arange(4000)
     every = alike(vectors, order, 0.98, hashes(4000), 1)
     some = alike(vectors, order, 0.98, hashes(4000), 40)
     assert every.duplicate[2000:].all()
-    assert some.duplicate.sum() >= 0.98 * every.duplicate.sum()
+    # In its nearest cluster alone one of fifty pairs were parted.
+    assert some.duplicate.sum() >= 0.995 * every.duplicate.sum()
 
 
 def test_a_seed_says_which_clusters_there_are() -> None:
