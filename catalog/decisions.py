@@ -108,12 +108,40 @@ class NearTexts(BaseModel):
         return (self.column,)
 
 
+class NearEmbeddings(BaseModel):
+    """Near-duplicates by meaning: embeddings with a cosine of `cosine` or more (catalog.near_embeddings).
+
+    Records are compared within `clusters` seeded clusters; without a number in one up to 20,000 records, and above in
+    one for every 2,500.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    column: str = "embedding"
+    cosine: float = Field(ge=0.5, le=1)
+    clusters: int | None = Field(default=None, ge=1)
+    seed: int = 0
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The column of embeddings."""
+        return (self.column,)
+
+
 def _kind_of_near(value: Any) -> str:
-    texts = "jaccard" in value if isinstance(value, Mapping) else isinstance(value, NearTexts)
-    return "texts" if texts else "pictures"
+    if isinstance(value, Mapping):
+        return "texts" if "jaccard" in value else "embeddings" if "cosine" in value else "pictures"
+    return (
+        "texts" if isinstance(value, NearTexts) else "embeddings" if isinstance(value, NearEmbeddings) else "pictures"
+    )
 
 
-AnyNear = Annotated[Annotated[Near, Tag("pictures")] | Annotated[NearTexts, Tag("texts")], Discriminator(_kind_of_near)]
+AnyNear = Annotated[
+    Annotated[Near, Tag("pictures")]
+    | Annotated[NearTexts, Tag("texts")]
+    | Annotated[NearEmbeddings, Tag("embeddings")],
+    Discriminator(_kind_of_near),
+]
 
 
 class Duplicates(Decision):

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from catalog.candidates import Variants, candidates
 from catalog.candidates import decide as decide_verified
-from catalog.decisions import Duplicates, Inputs, Near, NearTexts, Verdicts, finish
+from catalog.decisions import Duplicates, Inputs, Near, NearEmbeddings, NearTexts, Verdicts, finish, hash_rank
 from catalog.duplicates import KEPT, exact, greedy, placeholders, strangers
 from catalog.errors import UserError
 from catalog.hamming import Ints
+from catalog.near_embeddings import Vectors, check_vectors
+from catalog.near_embeddings import alike as alike_embeddings
 from catalog.near_texts import alike
 
 Compare = Callable[[pl.Series, pl.Series], NDArray[np.bool_]]
@@ -123,6 +125,7 @@ def _judge(decision: Duplicates, inputs: Inputs, digest_column: str, compare: Co
     small: list[pl.DataFrame] = []
     hashes: list[NDArray[Any]] = []
     hashed: list[NDArray[np.bool_]] = []
+    hashed_keys: list[NDArray[np.uint64]] = []
     variants = _VariantHashes()
     kin: list[pl.DataFrame] = []
     rows = 0
@@ -131,9 +134,13 @@ def _judge(decision: Duplicates, inputs: Inputs, digest_column: str, compare: Co
         keys.add(bucket, frame["record_key"])
         if near is not None:
             hashed.append(frame[near.column].is_not_null().to_numpy())
-            hashes.append(
-                _signatures(frame[near.column]) if isinstance(near, NearTexts) else _hashes(frame[near.column])
-            )
+            if isinstance(near, NearEmbeddings):
+                hashes.append(_vectors(frame[near.column]))
+                hashed_keys.append(hash_rank(frame["record_key"], f"near {near.seed}"))
+            else:
+                hashes.append(
+                    _signatures(frame[near.column]) if isinstance(near, NearTexts) else _hashes(frame[near.column])
+                )
             for column in near.columns[1:]:
                 variants.add(frame[column], rows)
         kin.append(
@@ -172,6 +179,8 @@ def _judge(decision: Duplicates, inputs: Inputs, digest_column: str, compare: Co
         alive = alive[np.concatenate(hashed)[alive]]
         if isinstance(near, NearTexts):
             lost, leaders, bits = _near_texts(near, hashes, alive, order, lineage)
+        elif isinstance(near, NearEmbeddings):
+            lost, leaders, bits = _near_embeddings(near, hashes, np.concatenate(hashed_keys), alive, order, lineage)
         else:
             full = np.concatenate(hashes)
             hashes.clear()
@@ -247,6 +256,52 @@ def _near_texts(
     found = alike(signatures, _dense(order[alive]), near.jaccard, None if lineage is None else lineage[alive])
     lost = np.flatnonzero(found.duplicate)
     return alive[lost], alive[found.representative[lost]], found.distance[lost]
+
+
+def _near_embeddings(
+    near: NearEmbeddings,
+    parts: list[NDArray[Any]],
+    hashed: NDArray[np.uint64],
+    alive: Ints,
+    order: Ints,
+    lineage: Ints | None,
+) -> tuple[Ints, Ints, Ints]:
+    """As above, by embeddings; a part is [records with one or not, numbers], [n, 0] where none has one; emptied."""
+    widths = sorted({part.shape[1] for part in parts} - {0})
+    if len(alive) == 0:
+        none = np.zeros(0, np.int64)
+        return none, none, none
+    if len(widths) != 1:
+        raise UserError(f"{near.column} holds vectors of {widths} numbers; measure all records the same way")
+    vectors: Vectors = np.empty((len(alive), widths[0]), np.float16)
+    start = filled = 0
+    while parts:
+        part = parts.pop(0)
+        own = alive[filled : np.searchsorted(alive, start + len(part))] - start
+        if len(own):
+            vectors[filled : filled + len(own)] = part[own]
+        start, filled = start + len(part), filled + len(own)
+    check_vectors(vectors, near.column)
+    ranks, lines = _dense(order[alive]), None if lineage is None else lineage[alive]
+    found = alike_embeddings(vectors, ranks, near.cosine, hashed[alive], near.clusters, lines)
+    lost = np.flatnonzero(found.duplicate)
+    return alive[lost], alive[found.representative[lost]], found.distance[lost]
+
+
+def _vectors(column: pl.Series) -> Vectors:
+    """Embeddings [rows, numbers] of little-endian half precision, zeros for null; [rows, 0] if all are."""
+    present = column.is_not_null().to_numpy()
+    known = column.drop_nulls()
+    if not len(known):
+        return np.zeros((len(column), 0), np.float16)
+    sizes = sorted(known.bin.size().unique().to_list())
+    if len(sizes) != 1 or sizes[0] % 2 or not sizes[0]:
+        held = f"vectors of {sizes} bytes" if any(size % 2 or not size for size in sizes) else None
+        held = held or f"vectors of {[size // 2 for size in sizes]} numbers"
+        raise UserError(f"{column.name} holds {held}; measure all records the same way")
+    vectors = np.zeros((len(column), sizes[0] // 2), np.float16)
+    vectors[present] = np.frombuffer(b"".join(known), "<f2").reshape(len(known), -1)
+    return vectors
 
 
 def _hashes(column: pl.Series) -> Ints:

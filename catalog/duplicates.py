@@ -7,6 +7,7 @@ duplicates of one another: an edit's source and target are alike by nature.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,9 @@ from catalog.hamming import Ints, near_pairs
 
 KEPT = -1
 """In `representative`: the row is kept."""
+
+PairsOf = Callable[[Ints, Ints | None], Iterator[tuple[Ints, Ints]]]
+"""Given ascending rows, blocks of near pairs (left, right): between the two sets, or within the first, left < right."""
 
 # Pairs held at once while deciding; a set with more is decided in halves.
 _MOST_PAIRS = 4_000_000
@@ -47,7 +51,8 @@ def greedy(hashes: Ints, order: Ints, distance: int, lineage: Ints | None = None
     head = _heads(words, lines)
     own = head == np.arange(len(head))
     heads = np.flatnonzero(own)
-    kept = heads[_settle(words[heads], None if lines is None else lines[heads], distance)]
+    near = _by_hash(words[heads], None if lines is None else lines[heads], distance)
+    kept = heads[settle(np.arange(len(heads)), near)]
 
     # Rows equal to their head share its fate, but one outside any lineage is a duplicate of a kept head.
     head_kept = np.zeros(len(head), np.bool_)
@@ -91,49 +96,63 @@ def _heads(words: Ints, lines: Ints | None) -> Ints:
     return head
 
 
-def _settle(words: Ints, lines: Ints | None, distance: int) -> NDArray[np.bool_]:
-    """Which rows, visited as they stand, greedy keeps [rows].
+def settle(rows: Ints, near: PairsOf) -> NDArray[np.bool_]:
+    """Which rows greedy keeps of 0 to n - 1, visited as they stand [n]; `near` finds the pairs among some of them.
 
     A set with few near pairs is walked pair by pair. One with many is decided in halves: what the first half
     keeps takes its duplicates out of the second, which leaves little of a dense group.
     """
-    kept = np.ones(len(words), np.bool_)
-    pairs = _few_pairs(words, lines, distance)
-    if pairs is not None:
-        earlier, later = pairs
-        rows, starts = np.unique(earlier, return_index=True)
-        ends = starts + np.diff(starts, append=len(earlier))
-        for row, start, end in zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True):
-            if kept[row]:
-                kept[later[start:end]] = False
-        return kept
-    half = len(words) // 2
-    kept[:half] = _settle(words[:half], None if lines is None else lines[:half], distance)
-    kept_first = np.flatnonzero(kept[:half])
-    for near in near_pairs(words[kept_first], words[half:], distance=distance):
-        one, two = kept_first[near.left], near.right + half
-        kept[two if lines is None else two[strangers(lines, one, two)]] = False
-    rest = half + np.flatnonzero(kept[half:])
-    kept[rest] = _settle(words[rest], None if lines is None else lines[rest], distance)
+    kept = np.ones(len(rows), np.bool_)
+    _settle(rows, near, kept)
     return kept
 
 
-def _few_pairs(words: Ints, lines: Ints | None, distance: int) -> tuple[Ints, Ints] | None:
+def _settle(rows: Ints, near: PairsOf, kept: NDArray[np.bool_]) -> None:
+    pairs = _few_pairs(rows, near)
+    if pairs is not None:
+        earlier, later = pairs
+        leaders, starts = np.unique(earlier, return_index=True)
+        ends = starts + np.diff(starts, append=len(earlier))
+        for row, start, end in zip(leaders.tolist(), starts.tolist(), ends.tolist(), strict=True):
+            if kept[row]:
+                kept[later[start:end]] = False
+        return
+    half = len(rows) // 2
+    first, second = rows[:half], rows[half:]
+    _settle(first, near, kept)
+    for _, later in near(first[kept[first]], second):
+        kept[later] = False
+    _settle(second[kept[second]], near, kept)
+
+
+def _few_pairs(rows: Ints, near: PairsOf) -> tuple[Ints, Ints] | None:
     """All near pairs sorted by the earlier row, or None when there are too many to hold."""
     lefts, rights, held = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], 0
-    for near in near_pairs(words, distance=distance):
-        one, two = near.left, near.right
-        if lines is not None:
-            apart = strangers(lines, one, two)
-            one, two = one[apart], two[apart]
+    for one, two in near(rows, None):
         lefts.append(one)
         rights.append(two)
         held += len(one)
-        if held > _MOST_PAIRS:
+        # Of two rows there is nothing to halve.
+        if held > _MOST_PAIRS and len(rows) > 2:
             return None
     left, right = np.concatenate(lefts), np.concatenate(rights)
     by_left = np.argsort(left, kind="stable")
     return left[by_left], right[by_left]
+
+
+def _by_hash(words: Ints, lines: Ints | None, distance: int) -> PairsOf:
+    """Pairs of rows within `distance` bits and of different lineage."""
+
+    def near(one: Ints, two: Ints | None) -> Iterator[tuple[Ints, Ints]]:
+        others = one if two is None else two
+        for pairs in near_pairs(words[one], None if two is None else words[two], distance=distance):
+            left, right = one[pairs.left], others[pairs.right]
+            if lines is not None:
+                apart = strangers(lines, left, right)
+                left, right = left[apart], right[apart]
+            yield left, right
+
+    return near
 
 
 def strangers(lines: Ints, one: Ints, two: Ints) -> NDArray[np.bool_]:

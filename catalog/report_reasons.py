@@ -144,6 +144,8 @@ def _of_duplicates(node: Mapping[str, Any], reason: str) -> _Asked:
         return _Asked(f"one picture under {least} or more values of {node['placeholder_field']}", f">= {least}")
     if reason == "near" and near and "jaccard" in near:
         return _Asked(f"{near['column']} alike a kept record's", f">= {near['jaccard']:g} Jaccard, about")
+    if reason == "near" and near and "cosine" in near:
+        return _Asked(f"{near['column']} like a kept record's", f">= {near['cosine']:g} cosine")
     if reason == "near" and near:
         verified = f", and {near['verify']} agrees" if near["verify"] else ""
         condition = f"{near['column']} within {near['distance']} bits of a kept record{verified}"

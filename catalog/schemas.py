@@ -105,7 +105,12 @@ _VERDICT = Described(
         ("reason", _TEXT, "the first failing rule, the kind of duplicate, ...; null when passed"),
         ("failing", pa.list_(_TEXT), "every failing rule, in the recipe's order"),
         ("representative", _TEXT, "of a duplicate: the kept record"),
-        ("distance", _SMALL, "of a duplicate: differing bits of two hashes or numbers of two signatures, 0 if exact"),
+        (
+            "distance",
+            _SMALL,
+            "of a duplicate: differing bits of two hashes or numbers of two signatures, ten-thousandths of 1 - cosine "
+            "of two embeddings; 0 if exact",
+        ),
         ("value", _TEXT, "the route taken, the split"),
     ),
 )

@@ -122,6 +122,8 @@ def decide(run: Run, node: PlannedNode, advance: Callable[[int], None]) -> Verdi
     else:
         assert isinstance(decision, Duplicates)
         comparison = Comparison(run, node) if node.verify is not None else None
+        told = run.flow.verdicts(node.name).schema.names
+        columns = [column for column in columns if column in told]
         verdicts = _with_values(decide_duplicates(decision, inputs, DIGEST, comparison), inputs, columns)
     for bucket, frame in verdicts:
         advance(frame.height)

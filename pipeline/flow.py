@@ -46,14 +46,18 @@ class Flow:
         return self.outcome_table(runs)
 
     def verdicts(self, name: str) -> Table:
-        """The verdict table of a decision: the verdict, then every value it read."""
+        """The verdict table of a decision: the verdict, then every value it read, but for embeddings.
+
+        Those say nothing to a reader, are large, and stand in the outcome table.
+        """
         if name not in self._verdicts:
             node = self.plan.nodes[name]
             visible = self.plan.columns(name)
             schema = VERDICT
             for column in sorted(node.reads):
-                if column not in schema.names:
-                    schema = schema.append(pa.field(column, visible[column][1].type))
+                kind = visible[column][1].type
+                if column not in schema.names and not pa.types.is_binary(kind):
+                    schema = schema.append(pa.field(column, kind))
             self._verdicts[name] = self.store.table(f"{self.corpus}/verdicts/{name}-{node.fingerprint[:12]}", schema)
         return self._verdicts[name]
 

@@ -231,6 +231,8 @@ _BUILT_IN: dict[str, str] = {
     "choices": "pipeline.measures.choices:Choices",
     "turns": "pipeline.measures.turns:Turns",
     "minhash": "pipeline.measures.minhash:MinHash",
+    "personal": "pipeline.measures.personal:Personal",
+    "faces": "pipeline.measures.faces:Faces",
     "scores": "pipeline.measures.scores:Scores",
     "artimuse": "pipeline.measures.artimuse:ArtiMuse",
     "deqa": "pipeline.measures.deqa:DeQA",

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from catalog import schemas
 from catalog.columns import Column
-from catalog.decisions import Decision, Duplicates, Licence, Near, NearTexts, Quota, Route, Rules, Split
+from catalog.decisions import Decision, Duplicates, Licence, Near, NearEmbeddings, NearTexts, Quota, Route, Rules, Split
 from catalog.errors import UserError
 from catalog.keys import fingerprint
 from catalog.rules import SKIP, Condition, OnNull, check_ranges, check_types, parse
@@ -406,6 +406,11 @@ def _resolve_decision(
                     kind = contracts[column].type
                     raise UserError(
                         f"nodes.{name}.near: {column!r} is {kind}, no signature; `measure: minhash` writes one"
+                    )
+                if isinstance(node.near, NearEmbeddings) and not pa.types.is_binary(contracts[column].type):
+                    kind = contracts[column].type
+                    raise UserError(
+                        f"nodes.{name}.near: {column!r} is {kind}, no embedding; `measure: embedding` writes one"
                     )
             if isinstance(node.near, Near) and node.near.verify is not None:
                 verify, _ = plan_operator(name, node.near.verify, {}, planned, {})

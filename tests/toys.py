@@ -258,6 +258,23 @@ class Beauty(Measure):
         return (int(record.key[:4], 16) / 65536 * 10,)
 
 
+class Direction(Measure):
+    """An embedding that points along one of four axes, as the record's `do` (`point 3`) says; null without."""
+
+    name = "toy_direction"
+    version = 1
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The embedding."""
+        return (Column("embedding", pa.binary(), "half-precision numbers of a vector of length 1"),)
+
+    def process(self, record: Record) -> Sequence[Any]:
+        """The axis."""
+        said = (record.fields.get("do") or "").split()
+        return (np.eye(4)[int(said[1])].astype("<f2").tobytes() if said[:1] == ["point"] else None,)
+
+
 class ExpandParams(Params):
     """`children` of each record; those whose `do` says so have other numbers."""
 

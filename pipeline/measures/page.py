@@ -21,6 +21,8 @@ SHOWN: tuple[tuple[str, dict[str, Any]], ...] = (
     ("prose", {}),
     ("subject", {}),
     ("minhash", {}),
+    ("personal", {}),
+    ("faces", {}),
     ("chain", {}),
     ("choices", {}),
     ("turns", {}),

@@ -62,6 +62,13 @@ TEXTS: dict[str, tuple[Any, tuple[str, str | None]]] = {
     "scanned": (PARAGRAPH.replace("th", "~h").replace("er", "^r").replace("an", "|n"), ("dropped", "scanning")),
     "menu": (MENU, ("dropped", "menus")),
     "cut": (PARAGRAPH[:150], ("dropped", "whole")),
+    # Three addresses are a page's; six are a list of people, and a card's number is nobody else's.
+    "page": (PARAGRAPH.replace("river", "pond") + "Ask ann@herons.net, bob@herons.net or +44 20 7393 1500.", KEPT),
+    "list": (
+        PARAGRAPH.replace("river", "lake") + "".join(f"Ask {n}@herons.net. " for n in ("a", "b", "c", "d", "e", "f")),
+        ("dropped", "personal"),
+    ),
+    "card": (PARAGRAPH.replace("river", "sea") + "I paid with 4111 1111 1111 1111.", ("dropped", "personal")),
     "forbidden": (PARAGRAPH.replace("heron", "stork"), ("dropped", "licence")),
     # Of two texts that are all but the same the longer one stays.
     "longer": (f"{LONG} and that is the end of the tale.", KEPT),
