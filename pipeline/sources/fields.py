@@ -38,7 +38,9 @@ def show_place(path: str) -> str:
 
 
 def follow(row: Mapping[str, Any], parts: tuple[str, ...]) -> Any:
-    """The value at a dotted path, a whole number standing for a list position; None where there is nothing.
+    """The value at a dotted path; None where there is nothing.
+
+    A whole number stands for a position in a list, `1:` for what follows from there on, perhaps nothing.
 
     Raises BadRow when the path runs through something that has no parts.
     """
@@ -50,6 +52,8 @@ def follow(row: Mapping[str, Any], parts: tuple[str, ...]) -> Any:
             value = value.get(part)
         elif isinstance(value, list) and part.isdecimal():
             value = value[int(part)] if int(part) < len(value) else None
+        elif isinstance(value, list) and part.endswith(":") and part[:-1].isdecimal():
+            value = value[int(part[:-1]) :]
         else:
             above = ".".join(parts[:depth])
             raise BadRow(
@@ -66,12 +70,15 @@ def mistyped(path: str, value: Any, wanted: type) -> BadRow:
 
 
 def named_files(role: str, path: str, named: Any) -> list[str]:
-    """The paths that a value names, a text or a list of texts, in order; raises BadRow for anything else, or none."""
+    """The paths that a value names, a text or a list of texts, in order; raises BadRow for anything else.
+
+    None at all is a BadRow too, unless the path asks for the rest of a list (`inputs.1:`), which may be empty.
+    """
     if not isinstance(named, list):
         if type(named) is not str:
             raise mistyped(path, named, str)
         return [named]
-    if not named:
+    if not named and not path.endswith(":"):
         raise BadRow(f"no {role}", f"{path} is an empty list, must name at least one")
     for place, one in enumerate(named):
         if type(one) is not str:

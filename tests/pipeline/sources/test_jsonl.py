@@ -338,3 +338,14 @@ def test_a_list_of_paths_gives_one_medium_each_in_its_order(root: Path) -> None:
 )
 def test_a_list_with_anything_else_in_it_is_a_bad_row(root: Path, value: Any, problem: tuple[str, str]) -> None:
     assert several(root, value).problem == problem
+
+
+@pytest.mark.parametrize(
+    ("value", "references"),
+    [(["files/a.jpg"], []), (["files/a.jpg", "files/b.jpg", "files/a.jpg"], ["b.jpg", "a.jpg"])],
+)
+def test_the_rest_of_a_list_may_be_empty(root: Path, value: Any, references: list[str]) -> None:
+    row = several(root, value, media={"source": "images.0", "reference": "images.1:"})
+    assert row.problem is None
+    assert [ref.path[-5:] for ref in row.media if ref.role == "reference"] == references
+    assert [ref.path[-5:] for ref in row.media if ref.role == "source"] == ["a.jpg"]
