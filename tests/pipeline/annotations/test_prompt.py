@@ -16,6 +16,7 @@ PINNED = {
     "caption_short/v1": "674ab961d216f66b9d7efbd6ad438967",
     "clip_instruction/v1": "98d48ee691f017110a98b53570c53cf7",
     "frame_text/v1": "2df3a3cdeb4d2d80bb5368e2ff33ed73",
+    "ocr_correct/v1": "e65b5b0fcf9ff0ec9c31176620a11072",
 }
 
 
