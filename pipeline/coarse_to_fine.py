@@ -197,8 +197,8 @@ def covered(one: Line, two: Line) -> float:
 def decided(coarse: Sequence[Line], fine: Sequence[Line], aspect: float) -> Iterator[Verdict]:
     """Lines of both passes that lie over each other are one: how well do they agree, and which reading stands?
 
-    The surer one does; where they differ in blanks alone, the one that has more: the recogniser loses blanks and does
-    not invent them.
+    The surer one does. Where they say about the same, it is the one in more lines (the detector joins columns, and does
+    not cut lines), and where they differ in blanks alone the one that has more of them, for the recogniser loses some.
     """
     both, start = [*coarse, *fine], len(coarse)
     flat = straightened(both, aspect)
@@ -208,12 +208,18 @@ def decided(coarse: Sequence[Line], fine: Sequence[Line], aspect: float) -> Iter
         first = [both[number] for number in part if number < start]
         second = [both[number] for number in part if number >= start]
         agreement = agreed(first, second) if first and second else 0.0
-        if agreement == 1:
+        if agreement >= _SAME and len(first) != len(second):
+            stands = max(first, second, key=len)
+        elif agreement == 1:
             stands = second if _pieces(second) >= _pieces(first) else first
         else:
             stands = second if confidence(second) >= confidence(first) else first
         for line in stands:
             yield Verdict(line, agreement, bool(first), bool(second))
+
+
+_SAME = 0.9
+"""Agreement from which two readings are the same but for a letter or two."""
 
 
 def _pieces(lines: Sequence[Line]) -> int:

@@ -99,13 +99,14 @@ def figures(scores: list[Score]) -> list[Figure]:
     }
     found = []
     upright = [one for one in scores if one.kind != "turned"]
-    for name, part, which in (
-        ("ocr_error_ratio", scores, "all pages"),
-        ("ocr_error_ratio_upright", upright, "upright"),
-    ):
+    for suffix, part, which in (("", scores, "all pages"), ("_upright", upright, "upright")):
         single, fine = fmean(one.single for one in part), fmean(one.fine for one in part)
         baseline = f"one pass of RapidOCR, {which}: CER {single:.4f}; coarse to fine {fine:.4f}"
-        found.append(figure(name, [single / max(fine, 1e-6)], "x", 1.0, len(part), baseline, by_kind=by_kind))
+        found.append(
+            figure(
+                f"ocr_error_ratio{suffix}", [single / max(fine, 1e-6)], "x", 1.0, len(part), baseline, by_kind=by_kind
+            )
+        )
     return found
 
 
