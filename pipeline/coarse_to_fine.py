@@ -118,7 +118,7 @@ def resized(rgb: Rgb, scale: float) -> Rgb:
 
 
 def _coarse_scale(rgb: Rgb, scales: Scales) -> float:
-    return min(1.0, scales.coarse_side / max(rgb.shape[:2]))
+    return min(1.0, scales.coarse_side / float(max(rgb.shape[:2])))
 
 
 def regions(lines: Sequence[Line], width: int, height: int) -> list[list[int]]:
