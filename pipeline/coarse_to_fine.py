@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.ocr import Line, Rgb, Seen
+from pipeline.ocr import Line, Rgb, Seen, straightened
 
 Read = Callable[[Rgb], Seen]
 """One pass of an engine over a picture."""
@@ -84,7 +84,7 @@ def read_page(read: Read, rgb: Rgb, scales: Scales = Scales()) -> Page:
         if again_read + len(region) <= scales.lines:
             fine += _fine_lines(read, page, coarse.lines, region, scales)
             count, again_read = count + 1, again_read + len(region)
-    verdicts = tuple(decided(coarse.lines, fine))
+    verdicts = tuple(decided(coarse.lines, fine, width / height))
     return Page(verdicts, single.lines, turned, count, len(coarse.lines) - again_read, width, height)
 
 
@@ -118,7 +118,7 @@ def resized(rgb: Rgb, scale: float) -> Rgb:
 
 
 def _coarse_scale(rgb: Rgb, scales: Scales) -> float:
-    return min(1.0, scales.coarse_side / max(rgb.shape[:2]))
+    return min(1.0, scales.coarse_side / float(max(rgb.shape[:2])))
 
 
 def regions(lines: Sequence[Line], width: int, height: int) -> list[list[int]]:
@@ -194,19 +194,37 @@ def covered(one: Line, two: Line) -> float:
     return across * down / max(1e-12, min((each.x1 - each.x0) * each.height for each in (one, two)))
 
 
-def decided(coarse: Sequence[Line], fine: Sequence[Line]) -> Iterator[Verdict]:
-    """Lines of both passes that lie over each other are one: how well do they agree, and which reading stands?"""
-    both = [*coarse, *fine]
-    first_fine = len(coarse)
-    edges = [(a, first_fine + b) for a, b in _nearest(coarse, fine)]
-    edges += [(a, first_fine + b) for b, a in _nearest(fine, coarse)]
+def decided(coarse: Sequence[Line], fine: Sequence[Line], aspect: float) -> Iterator[Verdict]:
+    """Lines of both passes that lie over each other are one: how well do they agree, and which reading stands?
+
+    The surer one does. Where they say about the same, it is the one in more lines (the detector joins columns, and does
+    not cut lines), and where they differ in blanks alone the one that has more of them, for the recogniser loses some.
+    """
+    both, start = [*coarse, *fine], len(coarse)
+    flat = straightened(both, aspect)
+    edges = [(a, start + b) for a, b in _nearest(flat[:start], flat[start:])]
+    edges += [(a, start + b) for b, a in _nearest(flat[start:], flat[:start])]
     for part in _components(len(both), edges):
-        first = [both[number] for number in part if number < len(coarse)]
-        second = [both[number] for number in part if number >= len(coarse)]
+        first = [both[number] for number in part if number < start]
+        second = [both[number] for number in part if number >= start]
         agreement = agreed(first, second) if first and second else 0.0
-        stands = second if confidence(second) >= confidence(first) else first
+        if agreement >= _SAME and len(first) != len(second):
+            stands = max(first, second, key=len)
+        elif agreement == 1:
+            stands = second if _pieces(second) >= _pieces(first) else first
+        else:
+            stands = second if confidence(second) >= confidence(first) else first
         for line in stands:
             yield Verdict(line, agreement, bool(first), bool(second))
+
+
+_SAME = 0.9
+"""Agreement from which two readings are the same but for a letter or two."""
+
+
+def _pieces(lines: Sequence[Line]) -> int:
+    """Words, as blanks part them."""
+    return sum(len(line.text.split()) for line in lines)
 
 
 def _nearest(lines: Sequence[Line], others: Sequence[Line]) -> Iterator[tuple[int, int]]:

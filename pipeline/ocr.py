@@ -7,11 +7,14 @@ wheel, so nothing is downloaded. docs/corpora/understanding-ocr.md has the figur
 from __future__ import annotations
 
 import hashlib
+import math
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +33,10 @@ MODELS = {
 
 
 class Line(NamedTuple):
-    """A line of text: its corners in shares of the picture 0-1, what it says, and how sure the engine is, 0-1."""
+    """A line of text: the box around it in shares of the picture 0-1, what it says, and how sure the engine is, 0-1.
+
+    `tilt`: radians by which it falls to the right, in pixels; 0 for one that runs up or down.
+    """
 
     x0: float
     y0: float
@@ -38,6 +44,7 @@ class Line(NamedTuple):
     y1: float
     text: str
     confidence: float
+    tilt: float = 0.0
 
     @property
     def height(self) -> float:
@@ -97,7 +104,7 @@ class Engine:
                 sums += len(text) * np.array((1, is_tall, is_flipped))
                 (x0, y0), (x1, y1) = quad.min(axis=0), quad.max(axis=0)
                 corners = _share(x0 / width), _share(y0 / height), _share(x1 / width), _share(y1 / height)
-                lines.append(Line(*corners, text, _share(sure)))
+                lines.append(Line(*corners, text, _share(sure), 0.0 if is_tall else _tilt(quad)))
         return Seen(tuple(lines), float(sums[1] / max(1, sums[0])), float(sums[2] / max(1, sums[0])))
 
     def _find(self, rgb: Rgb) -> tuple[list[Rgb], list[Quad]]:
@@ -141,6 +148,39 @@ def cleaned(text: str) -> str:
     """A reading in NFC on one line, without control characters."""
     kept = "".join(c if unicodedata.category(c)[0] != "C" else " " for c in unicodedata.normalize("NFC", text))
     return " ".join(kept.split())
+
+
+def straightened(lines: Sequence[Line], aspect: float) -> list[Line]:
+    """The lines as they would stand on a page that does not lie askew: as high as their letters, no box over its
+    neighbour's. `aspect`: width / height of the page; all of it is turned by the median tilt of the lines.
+    """
+    tilt = median(line.tilt for line in lines) if lines else 0.0
+    if not tilt:
+        return list(lines)
+    cos, sin = math.cos(tilt), math.sin(tilt)
+    found = []
+    for line in lines:
+        x, y = (line.x0 + line.x1) / 2 * aspect, (line.y0 + line.y1) / 2
+        x, y = x * cos + y * sin, y * cos - x * sin
+        wide, high = (line.x1 - line.x0) * aspect, line.height
+        # A box of a x b turned by t has a box around it of a cos t + b sin t by a sin t + b cos t: solved for a, b.
+        across = (wide * cos - high * abs(sin)) / (cos**2 - sin**2)
+        down = (high * cos - wide * abs(sin)) / (cos**2 - sin**2)
+        across, down = max(across, wide / 2), max(down, high / 4)
+        box = (x - across / 2) / aspect, y - down / 2, (x + across / 2) / aspect, y + down / 2
+        found.append(Line(*box, *line[4:]))
+    return found
+
+
+def _tilt(quad: Quad) -> float:
+    """How far a line falls to the right, in radians; 0 where a corner is out of place."""
+    (along, down) = quad[1] - quad[0] + quad[2] - quad[3]
+    tilt = math.atan2(down, along)
+    return tilt if abs(tilt) <= _MOST_TILT else 0.0
+
+
+_MOST_TILT = 0.35
+"""Radians, 20 degrees: what is turned by more is no page that lies a little askew."""
 
 
 def _share(value: float) -> float:

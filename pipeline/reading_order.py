@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from pipeline.ocr import Line
+from pipeline.ocr import Line, straightened
 
 _WIDE = 8.0
 """Median width over height from which lines of a column are running text: about 15 letters."""
@@ -22,19 +22,22 @@ _LEAST_LINES = 4
 _GAP = 0.8
 """Heights of a line that may lie between it and the next of its column."""
 
+_ASIDE = 3.0
+"""Heights by which the left edges, or the middles, of neighbours in a column may lie apart: the depth of an indent."""
+
 _SIZES = 1.7
 """How many times as high a line of a column may be as its neighbour."""
 
 
 def in_reading_order(lines: Sequence[Line], aspect: float) -> list[list[Line]]:
     """Rows of lines in reading order. `aspect`: width / height of the picture, to compare widths with heights."""
-    columns = [column for column in _columns(lines) if _is_running(column, aspect)]
-    taken = {id(line) for column in columns for line in column}
-    rows = _rows([line for line in lines if id(line) not in taken])
-    parts = [*columns, *rows]
-    found = []
+    flat = [line._replace(text=str(number)) for number, line in enumerate(straightened(lines, aspect))]
+    columns = [column for column in _columns(flat, aspect) if _is_running(column, aspect)]
+    taken = {line.text for column in columns for line in column}
+    parts = [*columns, *_rows([line for line in flat if line.text not in taken])]
+    found: list[list[Line]] = []
     for number in _ordered([_hull(part) for part in parts]):
-        part = parts[number]
+        part = [lines[int(line.text)] for line in parts[number]]
         found += [[line] for line in part] if number < len(columns) else [part]
     return found
 
@@ -52,11 +55,11 @@ def _hull(part: Sequence[Line]) -> Hull:
     return min(lefts), min(tops), max(rights), max(bottoms)
 
 
-def _columns(lines: Sequence[Line]) -> list[list[Line]]:
+def _columns(lines: Sequence[Line], aspect: float) -> list[list[Line]]:
     """Chains of lines, each the nearest below the one before and the other way round, about equally high."""
     ordered = sorted(lines, key=lambda line: (line.y0, line.x0))
-    below = {number: _nearest(ordered, number, 1) for number in range(len(ordered))}
-    above = {number: _nearest(ordered, number, -1) for number in range(len(ordered))}
+    below = {number: _nearest(ordered, number, 1, aspect) for number in range(len(ordered))}
+    above = {number: _nearest(ordered, number, -1, aspect) for number in range(len(ordered))}
     linked = {a: b for a, b in below.items() if b is not None and above[b] == a}
     chains = []
     for start in sorted(set(range(len(ordered))) - set(linked.values())):
@@ -67,7 +70,7 @@ def _columns(lines: Sequence[Line]) -> list[list[Line]]:
     return chains
 
 
-def _nearest(lines: Sequence[Line], number: int, way: int) -> int | None:
+def _nearest(lines: Sequence[Line], number: int, way: int, aspect: float) -> int | None:
     """The nearest line below (`way` 1) or above (-1) that lies over it by half of the shorter one."""
     line, best, best_gap = lines[number], None, float("inf")
     for other_number, other in enumerate(lines):
@@ -83,6 +86,9 @@ def _nearest(lines: Sequence[Line], number: int, way: int) -> int | None:
         ):
             continue
         shared = min(line.x1, other.x1) - max(line.x0, other.x0)
+        aside = abs(line.x0 - other.x0), abs(line.x0 + line.x1 - other.x0 - other.x1) / 2
+        if min(aside) * aspect > _ASIDE * size:
+            continue
         if shared > min(line.x1 - line.x0, other.x1 - other.x0) / 2 and apart < best_gap:
             best, best_gap = other_number, apart
     return best

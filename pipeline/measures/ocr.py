@@ -69,8 +69,8 @@ class Ocr(Measure):
     def __init__(self, params: OcrParams) -> None:
         super().__init__(params)
         self._limits = Limits(params.max_pixels)
-        self._scales = Scales(params.coarse_side, params.line_height, params.regions, params.lines)
-        self._engine: Engine | None = None
+        self.scales = Scales(params.coarse_side, params.line_height, params.regions, params.lines)
+        self.engine: Engine | None = None
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -122,15 +122,15 @@ class Ocr(Measure):
     def setup(self) -> None:
         """Load the networks."""
         self.check_packages()
-        self._engine = Engine()
+        self.engine = Engine()
 
     def process(self, record: Record) -> Sequence[Any]:
         """Read the picture; raises Quarantine for one that cannot be decoded."""
-        if self._engine is None:
+        if self.engine is None:
             self.setup()
-        assert self._engine is not None
+        assert self.engine is not None
         rgb = decode_noted(record.read(self.params.role), None, self._limits).rgb
-        page = read_page(self._engine.read, rgb, self._scales)
+        page = read_page(self.engine.read, rgb, self.scales)
         row = self.told(page)
         if self.params.reference is None:
             return row

@@ -18,6 +18,7 @@ PINNED = {
     "edit_instruction/v1": "961d5ecc541c066f0d702936101c2191",
     "edit_judge/v1": "3ab6f41c8bd28d5c1dcc3cca83ab3e1f",
     "frame_text/v1": "2df3a3cdeb4d2d80bb5368e2ff33ed73",
+    "ocr_correct/v1": "e65b5b0fcf9ff0ec9c31176620a11072",
     "query_check/v1": "eb5bd3e6818f1c48a9a90a35458409d2",
     "response_check/v1": "96140ec5b46937f1063ccc23346e4e8d",
     "turn_quality/v1": "7afc0917bd3acad322ab810eb827476b",
