@@ -15,7 +15,7 @@ from jobs.show import Bars, console
 from model.grammar import check
 from pipeline.embedded.corpus import Corpus, write_corpus
 
-RECIPES = ("generation", "understanding")
+RECIPES = ("understanding", "generation", "editing", "interleaved", "reasoning", "text")
 
 _STANDS_FOR = {
     "patch-vq": "SigLIP-VQ",
