@@ -8,14 +8,24 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.embedded import objects
-from pipeline.embedded.item import EXACT, KEPT, NEAR, REASONING, End, Item, Row, described, dropped, encoded
-from pipeline.embedded.item import quarantined as set_aside
-from pipeline.embedded.picture import COLOURS, NUMBERS, Origin, Picture
+from pipeline.embedded.item import (
+    EXACT,
+    KEPT,
+    NEAR,
+    REASONING,
+    End,
+    Item,
+    Row,
+    described,
+    dropped,
+    encoded,
+    quarantined,
+)
+from pipeline.embedded.picture import COLOURS, NUMBERS, Origin
 from pipeline.embedded.stories import STORIES, Story
 
 INDEX = "chains.jsonl"
 _ORIGIN = Origin(path="pipeline/embedded/stories.py")
-_PLAIN = Origin(path="pipeline/embedded/chains.py")
 _NAMES = tuple(name for name in COLOURS if name != "white")
 _STATED = ("{answer}", "#### {answer}", "Answer: {answer}", "The answer is {answer}.", "\\boxed{{{answer}}}")
 
@@ -129,7 +139,7 @@ def _pictured() -> Iterator[Item]:
         yield _asked(f"counted_{index:02d}", index, KEPT)
     yield _asked("counted_wrong", 20, dropped("answer"), more=1)
     yield _asked("counted_elsewhere", 21, dropped("pictures"), place=2)
-    broken = _asked("counted_cut", 22, set_aside("truncated image"))
+    broken = _asked("counted_cut", 22, quarantined("truncated image"))
     assert broken.data is not None
     facts = {name: value for name, value in broken.facts.items() if name != "image"}
     yield replace(broken, data=broken.data[: len(broken.data) // 2], facts=facts)

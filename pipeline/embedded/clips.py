@@ -95,14 +95,17 @@ def clip_bytes(frames: Iterable[Frame], container: str = "mp4", codec: str = "li
     made = io.BytesIO()
     pictures = iter(frames)
     first = next(pictures)
-    with av.open(made, "w", format=container) as file:
+    # Without random marks of the file, which Matroska has.
+    with av.open(made, "w", format=container, options={"fflags": "bitexact"}) as file:
         stream: Any = file.add_stream(codec, rate=fps)
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "yuv420p"
-        # One thread: how many there are would show in the bytes.
+        # The number of threads shows in the bytes, and x264's macroblock tree does not give the same ones twice.
         stream.thread_count = 1
         stream.codec_context.time_base = Fraction(1, fps)
-        stream.options = {"crf": "20", "preset": "veryfast"} if codec == "libx264" else {"qscale": "4"}
+        stream.options = (
+            {"crf": "20", "preset": "superfast", "x264-params": "mbtree=0"} if codec == "libx264" else {"qscale": "4"}
+        )
         for number, picture in enumerate(itertools.chain([first], pictures)):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             frame.pts, frame.time_base = number, stream.codec_context.time_base

@@ -52,12 +52,12 @@ def write_corpus(folder: Path) -> Corpus:
     sizes: dict[str, int] = {}
     for name, make in _FOLDERS.items():
         made = list(make())
-        (folder / name / "files").mkdir(parents=True, exist_ok=True)
         lines, indices = _laid_out(name, made)
         stored = {f"files/{one.file}": one.data for one in made if isinstance(one, Item) and one.data is not None}
         stored |= indices
         stored["manifest.jsonl"] = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
         for file, data in stored.items():
+            (folder / name / file).parent.mkdir(parents=True, exist_ok=True)
             _write(folder / name / file, data)
             sizes[f"{name}/{file}"] = len(data)
         records[name] = sum(bool(one.expected) for one in made)

@@ -132,10 +132,9 @@ def _scanned(index: int) -> str:
     rng = seeded(f"scan {index}")
     found = []
     for number, word in enumerate(story("en", 80 + index).split()):
-        if number % 2 and len(word) > 3 and word.isalpha():
-            place = int(rng.integers(1, len(word) - 1))
-            word = f"{word[:place]}{'~|^10'[int(rng.integers(5))]}{word[place:]}"
-        found.append(word)
+        misread = number % 2 and len(word) > 3 and word.isalpha()
+        place = int(rng.integers(1, len(word) - 1)) if misread else 0
+        found.append(f"{word[:place]}{'~|^10'[int(rng.integers(5))]}{word[place:]}" if misread else word)
     return " ".join(found)
 
 

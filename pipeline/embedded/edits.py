@@ -144,7 +144,7 @@ def edges(pixels: Floats) -> Floats:
 def regions(pixels: Floats) -> Floats:
     """Areas of one flat colour each, [height, width, 3] of 0-255."""
     flat = cv2.pyrMeanShiftFiltering(np.clip(pixels, 0, 255).astype(np.uint8), 12, 30)
-    return (cv2.medianBlur(flat, 7) // 48 * 48 + 24).astype(np.float32)
+    return np.asarray(cv2.medianBlur(flat, 7) // 48 * 48 + 24, np.float32)
 
 
 def _cut_out(pair: EditPair) -> Floats:

@@ -124,7 +124,7 @@ PROSE: dict[str, Prose] = {
             "Утром над рекой стоит туман, и лодки выходят из гавани только после восьми часов.",
             "В {place} есть старая мельница, которую никто не хочет разбирать.",
             "Каждую {season} дети красят забор у школы в новый цвет.",
-            "Бабушка хранила {food} в синей банке, и она давала нам по ложке после прогулки, как это было при ней заведено.",
+            "Бабушка хранила {food} в синей банке, и она давала нам по ложке, как это было при ней заведено.",
             "Инженер измерил, как глубоко осела башня, и он записал это число на двери.",
             "Когда закрыли мост, повозки стали ездить через долину, и это целых полдня.",
             "На рынке у реки продают {food}, шерсть и ножи, но их точат только за углом.",
@@ -153,51 +153,53 @@ PROSE: dict[str, Prose] = {
 """Documents are drawn from these."""
 
 SINGLE: dict[str, str] = {
-    "pt": "De manhã o cais ainda está vazio e só se ouve a água contra os barcos. O padeiro abre a porta e oferece um pão "
-    "quente a quem passa. Mais tarde chegam os pescadores, que falam do vento e não da pesca. Uma menina conta as "
-    "gaivotas e diz que são sempre mais do que ontem.",
-    "nl": "In de ochtend hangt er mist boven het kanaal en de brug gaat pas om acht uur open. De bakker heeft dan al drie "
-    "ovens brood gebakken. Op het plein staan kramen met kaas en wol, en een man die messen slijpt. Wie met de boot "
-    "komt, moet wachten tot het water hoog genoeg is.",
-    "pl": "Rano nad rzeką leży mgła, a łodzie stoją przy brzegu. Piekarz otwiera sklep i wystawia kosze na ulicę. Dzieci "
-    "idą do szkoły drogą, która prowadzi przez sad. Nikt nie pamięta, kto zbudował młyn, ale każdy wie, że jest on "
-    "najstarszym domem we wsi.",
-    "cs": "Ráno je nad řekou mlha a lodě zůstávají u břehu. Pekař otevře krám a vynese koše na ulici. Děti jdou do školy "
-    "cestou, která vede přes sad. Nikdo neví, kdo postavil mlýn, ale každý ví, že je to nejstarší dům ve vsi.",
-    "uk": "Уранці над річкою лежить туман, і човни стоять біля берега. Пекар відчиняє крамницю та виносить кошики на "
-    "вулицю. Діти йдуть до школи дорогою, що веде через сад. Ніхто не знає, хто збудував млин, але кожна людина "
-    "в селі його любить.",
+    "pt": "De manhã o cais ainda está vazio e só se ouve a água contra os barcos. O padeiro abre a porta e oferece "
+    "um pão quente a quem passa. Mais tarde chegam os pescadores, que falam do vento e não da pesca. Uma "
+    "menina conta as gaivotas e diz que são sempre mais do que ontem.",
+    "nl": "In de ochtend hangt er mist boven het kanaal en de brug gaat pas om acht uur open. De bakker heeft dan "
+    "al drie ovens brood gebakken. Op het plein staan kramen met kaas en wol, en een man die messen slijpt. "
+    "Wie met de boot komt, moet wachten tot het water hoog genoeg is.",
+    "pl": "Rano nad rzeką leży mgła, a łodzie stoją przy brzegu. Piekarz otwiera sklep i wystawia kosze na ulicę. "
+    "Dzieci idą do szkoły drogą, która prowadzi przez sad. Nikt nie pamięta, kto zbudował młyn, ale każdy "
+    "wie, że jest on najstarszym domem we wsi.",
+    "cs": "Ráno je nad řekou mlha a lodě zůstávají u břehu. Pekař otevře krám a vynese koše na ulici. Děti jdou do "
+    "školy cestou, která vede přes sad. Nikdo neví, kdo postavil mlýn, ale každý ví, že je to nejstarší dům "
+    "ve vsi.",
+    "uk": "Уранці над річкою лежить туман, і човни стоять біля берега. Пекар відчиняє крамницю та виносить кошики "
+    "на вулицю. Діти йдуть до школи дорогою, що веде через сад. Ніхто не знає, хто збудував млин, але кожна "
+    "людина в селі його любить.",
     "el": "Το πρωί η ομίχλη σκεπάζει το λιμάνι και τα καΐκια περιμένουν. Ο φούρναρης ανοίγει την πόρτα του και η "
     "μυρωδιά του ψωμιού γεμίζει τον δρόμο. Τα παιδιά μετρούν τους γλάρους, που κάθε μέρα είναι περισσότεροι.",
-    "fi": "Aamulla järven yllä on sumua, ja veneet odottavat rannassa. Leipuri avaa ovensa, kun koulun kello on soinut. "
-    "Kukaan ei muista, kuka myllyn rakensi, mutta se on kylän vanhin talo. Illalla vanhukset istuvat sen edessä ja "
-    "kertovat, mitä he ovat nähneet.",
-    "tr": "Sabah limanın üzerinde sis var ve tekneler kıyıda bekliyor. Fırıncı kapısını açar, sokak ekmek kokusu ile "
-    "dolar. Çocuklar okula giderken martıları sayar ve bu sayı her gün daha çok olur. Değirmeni kimin yaptığını "
-    "bilen yok.",
-    "vi": "Buổi sáng sương phủ trên sông và những chiếc thuyền vẫn đợi ở bến. Người thợ làm bánh mở cửa, mùi bánh mới "
-    "lan khắp phố. Trẻ em đi học qua con đường trong vườn và đếm chim. Không ai nhớ người nào đã xây cối xay cũ, "
-    "nhưng mọi người đều yêu nó.",
-    "id": "Pada pagi hari kabut turun di atas sungai dan perahu menunggu di tepi. Tukang roti membuka tokonya, lalu "
-    "seluruh jalan berbau harum. Anak-anak pergi ke sekolah melalui kebun dan menghitung burung. Tidak ada yang "
-    "tahu siapa yang membangun kincir itu, tetapi semua orang ingin menjaganya.",
-    "ja": "朝の港にはまだ霧がかかっていて、船は岸で待っています。パン屋が戸を開けると、通りに焼きたての香りが広がります。"
-    "子どもたちは果樹園の道を歩いて学校へ行き、途中でかもめの数をかぞえます。古い水車をだれが作ったのか、"
-    "村の人はもう覚えていません。それでも毎年秋になると、みんなで屋根を直します。",
-    "ko": "아침이면 항구에 안개가 내려앉고 배들은 물가에서 기다립니다. 빵집 주인이 문을 열면 골목에 갓 구운 빵 냄새가 "
-    "퍼집니다. 아이들은 과수원 길을 걸어 학교에 가면서 갈매기를 셉니다. 오래된 물레방아를 누가 지었는지 "
-    "기억하는 사람은 없지만, 모두가 그것을 아낍니다.",
-    "ar": "في الصباح يغطي الضباب الميناء وتنتظر القوارب على الشاطئ. يفتح الخباز بابه فتملأ رائحة الخبز الشارع. يذهب "
-    "الأطفال إلى المدرسة من طريق البستان، وهم يعدون الطيور التي تحلق فوق الماء. لا يعرف أحد من بنى الطاحونة "
-    "القديمة، لكن كل أهل القرية يحبونها.",
+    "fi": "Aamulla järven yllä on sumua, ja veneet odottavat rannassa. Leipuri avaa ovensa, kun koulun kello on "
+    "soinut. Kukaan ei muista, kuka myllyn rakensi, mutta se on kylän vanhin talo. Illalla vanhukset istuvat "
+    "sen edessä ja kertovat, mitä he ovat nähneet.",
+    "tr": "Sabah limanın üzerinde sis var ve tekneler kıyıda bekliyor. Fırıncı kapısını açar, sokak ekmek kokusu "
+    "ile dolar. Çocuklar okula giderken martıları sayar ve bu sayı her gün daha çok olur. Değirmeni kimin "
+    "yaptığını bilen yok.",
+    "vi": "Buổi sáng sương phủ trên sông và những chiếc thuyền vẫn đợi ở bến. Người thợ làm bánh mở cửa, mùi bánh "
+    "mới lan khắp phố. Trẻ em đi học qua con đường trong vườn và đếm chim. Không ai nhớ người nào đã xây cối "
+    "xay cũ, nhưng mọi người đều yêu nó.",
+    "id": "Pada pagi hari kabut turun di atas sungai dan perahu menunggu di tepi. Tukang roti membuka tokonya, "
+    "lalu seluruh jalan berbau harum. Anak-anak pergi ke sekolah melalui kebun dan menghitung burung. Tidak "
+    "ada yang tahu siapa yang membangun kincir itu, tetapi semua orang ingin menjaganya.",
+    "ja": "朝の港にはまだ霧がかかっていて、船は岸で待っています。パン屋が戸を開けると、通りに焼きたての香りが広がり"
+    "ます。子どもたちは果樹園の道を歩いて学校へ行き、途中でかもめの数をかぞえます。古い水車をだれが作ったのか"
+    "、村の人はもう覚えていません。それでも毎年秋になると、みんなで屋根を直します。",
+    "ko": "아침이면 항구에 안개가 내려앉고 배들은 물가에서 기다립니다. 빵집 주인이 문을 열면 골목에 갓 구운 빵 "
+    "냄새가 퍼집니다. 아이들은 과수원 길을 걸어 학교에 가면서 갈매기를 셉니다. 오래된 물레방아를 누가 "
+    "지었는지 기억하는 사람은 없지만, 모두가 그것을 아낍니다.",
+    "ar": "في الصباح يغطي الضباب الميناء وتنتظر القوارب على الشاطئ. يفتح الخباز بابه فتملأ رائحة الخبز الشارع. "
+    "يذهب الأطفال إلى المدرسة من طريق البستان، وهم يعدون الطيور التي تحلق فوق الماء. لا يعرف أحد من بنى "
+    "الطاحونة القديمة، لكن كل أهل القرية يحبونها.",
     "he": "בבוקר הערפל מכסה את הנמל והסירות ממתינות ליד החוף. האופה פותח את הדלת וריח הלחם ממלא את הרחוב. הילדים "
     "הולכים לבית הספר דרך הפרדס וסופרים את השחפים. איש אינו זוכר מי בנה את הטחנה הישנה, אבל כולם אוהבים אותה.",
-    "hi": "सुबह नदी के ऊपर कोहरा है और नावें किनारे पर खड़ी हैं। नानबाई अपनी दुकान खोलता है और गली रोटी की महक से भर जाती है। "
-    "बच्चे बगीचे के रास्ते से स्कूल जाते हैं और पक्षियों को गिनते हैं। किसी को याद नहीं कि पुरानी चक्की किस ने बनाई थी।",
-    "th": "ยามเช้าหมอกลงเหนือแม่น้ำและเรือจอดรออยู่ริมฝั่ง คนทำขนมปังเปิดร้านแล้วกลิ่นหอมก็ลอยไปทั่วถนน "
-    "เด็กๆ เดินไปโรงเรียนผ่านสวนผลไม้และนับนกที่บินผ่านไป ไม่มีใครจำได้ว่าใครสร้างกังหันน้ำเก่า แต่ทุกคนรักมัน",
-    "sw": "Asubuhi ukungu umefunika mto na mashua zinangoja kando ya maji. Mwokaji anafungua duka lake, na harufu ya mkate "
-    "inaenea katika mtaa wote. Watoto wanakwenda shule kwa njia ya bustani na kuhesabu ndege. Kila mtu wa kijiji "
-    "anapenda kinu cha zamani, bila kujua nani alikijenga.",
+    "hi": "सुबह नदी के ऊपर कोहरा है और नावें किनारे पर खड़ी हैं। नानबाई अपनी दुकान खोलता है और गली रोटी की महक से "
+    "भर जाती है। बच्चे बगीचे के रास्ते से स्कूल जाते हैं और पक्षियों को गिनते हैं। किसी को याद नहीं कि "
+    "पुरानी चक्की किस ने बनाई थी।",
+    "th": "ยามเช้าหมอกลงเหนือแม่น้ำและเรือจอดรออยู่ริมฝั่ง คนทำขนมปังเปิดร้านแล้วกลิ่นหอมก็ลอยไปทั่วถนน เด็กๆ "
+    "เดินไปโรงเรียนผ่านสวนผลไม้และนับนกที่บินผ่านไป ไม่มีใครจำได้ว่าใครสร้างกังหันน้ำเก่า แต่ทุกคนรักมัน",
+    "sw": "Asubuhi ukungu umefunika mto na mashua zinangoja kando ya maji. Mwokaji anafungua duka lake, na harufu "
+    "ya mkate inaenea katika mtaa wote. Watoto wanakwenda shule kwa njia ya bustani na kuhesabu ndege. Kila "
+    "mtu wa kijiji anapenda kinu cha zamani, bila kujua nani alikijenga.",
 }
 """One document each."""

@@ -46,7 +46,8 @@ def _books(a: int, b: int) -> Story:
     return Story(
         f"Ruben reads {a} pages every evening. His book has {a * b} pages, and he has read it for 2 evenings. "
         "How many more evenings does he need?",
-        (f"In two evenings he has read 2 * {a} = {2 * a} pages.", f"There are {a * b} - {2 * a} = {a * b - 2 * a} left.",
+        (f"In two evenings he has read 2 * {a} = {2 * a} pages.",
+         f"There are {a * b} - {2 * a} = {a * b - 2 * a} left.",
          f"That takes {a * b - 2 * a}/{a} = {b - 2} evenings."),
         b - 2,
     )  # fmt: skip
