@@ -23,6 +23,11 @@ Frame = NDArray[np.uint8]
 FPS = 8
 SIZE = (320, 240)
 _ORIGIN = Origin(path="pipeline/embedded/clips.py")
+_CODECS = {
+    "libx264": {"crf": "20", "preset": "superfast", "x264-params": "mbtree=0"},
+    # A fixed quality, in FFmpeg's units of 1/118.
+    "mpeg4": {"flags": "+qscale", "global_quality": "472"},
+}
 _CONTAINERS = {"mp4": "mp4", "mkv": "matroska", "avi": "avi"}
 
 
@@ -88,8 +93,8 @@ def faded(frames: Iterable[Frame], first: float, last: float) -> Iterator[Frame]
         yield np.clip(frame * max(0.0, share), 0, 255).astype(np.uint8)
 
 
-def clip_bytes(frames: Iterable[Frame], container: str = "mp4", codec: str = "libx264", fps: int = FPS) -> bytes:
-    """A clip of these frames."""
+def clip_bytes(frames: Iterable[Frame], container: str = "mp4", codec: str = "libx264", apart: int = 48) -> bytes:
+    """A clip of these frames; at most so many frames lie between whole pictures."""
     import av
 
     made = io.BytesIO()
@@ -97,15 +102,14 @@ def clip_bytes(frames: Iterable[Frame], container: str = "mp4", codec: str = "li
     first = next(pictures)
     # Without random marks of the file, which Matroska has.
     with av.open(made, "w", format=container, options={"fflags": "bitexact"}) as file:
-        stream: Any = file.add_stream(codec, rate=fps)
+        stream: Any = file.add_stream(codec, rate=FPS)
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "yuv420p"
+        stream.gop_size = apart
         # The number of threads shows in the bytes, and x264's macroblock tree does not give the same ones twice.
         stream.thread_count = 1
-        stream.codec_context.time_base = Fraction(1, fps)
-        stream.options = (
-            {"crf": "20", "preset": "superfast", "x264-params": "mbtree=0"} if codec == "libx264" else {"qscale": "4"}
-        )
+        stream.codec_context.time_base = Fraction(1, FPS)
+        stream.options = _CODECS[codec]
         for number, picture in enumerate(itertools.chain([first], pictures)):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             frame.pts, frame.time_base = number, stream.codec_context.time_base
@@ -159,7 +163,9 @@ def _unfit() -> Iterator[Item]:
     yield _clip("dark.mp4", view, "Night falls.", dark, dropped("black"))
     yield _clip("still.mp4", view, "Nothing moves.", held(pan(view, 0.125), 7 * FPS), dropped("still"))
     view = _landscape("slides", 3)
-    yield _clip("slides.mp4", view, "Two pictures a second.", held(pan(view, 2, 90), 4), dropped("repeated"))
+    # Only whole pictures, so that equal ones stay equal.
+    slides = clip_bytes(held(pan(view, 1.5, 90), 5), "avi", "mpeg4", apart=1)
+    yield _item("slides.avi", slides, dropped("repeated"), view, "A new picture every five eighths of a second.")
     view = _harbour("soft", 4)
     soft = (cv2.GaussianBlur(frame, (0, 0), 5).astype(np.uint8) for frame in pan(view, 6))
     yield _clip("soft.mp4", view, "The view moves, out of focus.", soft, dropped("clarity"))
