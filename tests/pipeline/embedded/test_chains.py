@@ -47,8 +47,8 @@ def test_marks_repeat_the_sum_before_its_result() -> None:
 
 def test_every_fault_has_a_chain() -> None:
     faults = Counter(one.expected[REASONING].reason for one in reasoning())
-    for reason in ("arithmetic", "answer", "leak", "repeated", "reasoned", "steps", "template", "pictures", "repetition",
-                   "encoding", "licence", "no licence", "exact", "near", "truncated image"):  # fmt: skip
+    for reason in ("arithmetic", "answer", "leak", "repeated", "reasoned", "steps", "template", "pictures",
+                   "repetition", "encoding", "licence", "no licence", "exact", "near", "truncated image"):  # fmt: skip
         assert faults[reason], reason
 
 
