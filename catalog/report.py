@@ -205,6 +205,7 @@ def _text_names(recipe: Mapping[str, Any]) -> list[str]:
 
     A chain of thought says little without its question; what a user asks for says nothing beside texts of frames.
     """
+    mapped = [name for source in recipe.get("sources", {}).values() for name in source.get("map", {})]
     names = []
     asked = []
     for node in recipe["nodes"].values():
@@ -214,12 +215,12 @@ def _text_names(recipe: Mapping[str, Any]) -> list[str]:
                 names.append(params["frame_texts"])
                 asked.append(params.get("prompt"))
             elif params.get("thinking"):
-                names += [params.get("prompt"), params["thinking"], params.get("answer")]
+                question = ["question"] if "question" in mapped else []
+                names += [params.get("prompt"), *question, params["thinking"], params.get("answer")]
             else:
                 names += [params.get("answer") or params.get("prompt")]
         if "annotate" in node:
             names.append(node["params"].get("into", "caption"))
-    mapped = [name for source in recipe.get("sources", {}).values() for name in source.get("map", {})]
     names += [name for name in ("text", "caption") if name in mapped]
     names += asked
     return list(dict.fromkeys(name for name in names if name))

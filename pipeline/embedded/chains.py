@@ -163,8 +163,9 @@ def _asked(name: str, index: int, end: End, more: int = 0, place: int = 1) -> It
     steps.append(f"Answer: {answer + more}")
     data = encoded(picture.image, quality=90)
     facts = described(picture, data, ("image reasoning chain", "chain verification"), question=asked,
-                      options=repr(options) if options else None, answer=right, chain_of_thought="\n".join(steps),
+                      options=repr(options or []), answer=right, chain_of_thought="\n".join(steps),
                       chain_source="drawn", subject="counting")  # fmt: skip
+    del facts["tags"]
     return Item(f"{name}.jpg", data, {REASONING: end}, picture.origin, facts)
 
 

@@ -136,9 +136,9 @@ def _sound() -> Iterator[Item]:
         yield _clip(f"panned_meadow_{index}.mp4", view, "The view moves to the right.", pan(view, seconds))
     view = _harbour("panned_harbour", 2)
     data = clip_bytes(pan(view, 7, 32), "avi", "mpeg4")
-    yield _item("panned_harbour.avi", data, EXPANDED, view, "The view moves to the right.", seconds=7)
+    yield _item("panned_harbour.avi", data, EXPANDED, view, "The view moves to the right.")
     view = scenes.skyline("near_city", (640, 480), scenes.TIMES[3])
-    yield _clip("near_city.mp4", view, "The view draws nearer.", zoom(view, 8), seconds=8)
+    yield _clip("near_city.mp4", view, "The view draws nearer.", zoom(view, 8))
     view = scenes.landscape("risen_balloons", SIZE, scenes.TIMES[0], 2, 1)
     yield _clip("risen_balloons.mp4", view, "Three balloons rise.", balloons(view, 12, ("red", "yellow", "blue")))
     one, two = _harbour("two_shots_a", 1), _landscape("two_shots_b", 4)
@@ -189,7 +189,7 @@ def _broken() -> Iterator[Item]:
     view = _landscape("panned_meadow_0", 0)
     data = clip_bytes(pan(view, 6))
     yield _item("panned_meadow_0_exact.mp4", data, EXACT, view, "The view moves to the right.",
-                near_dup_group="panned_meadow_0", derived="the same bytes", seconds=6)  # fmt: skip
+                near_dup_group="panned_meadow_0", derived="the same bytes")  # fmt: skip
     view = _harbour("cut_clip", 3)
     data = clip_bytes(pan(view, 10), "matroska")
     end = quarantined("truncated clip")
@@ -229,7 +229,6 @@ def _item(
     view: Picture,
     what: str,
     cuts: tuple[float, ...] = (),
-    seconds: float | None = None,
     **more: str,
 ) -> Item:
     facts: dict[str, Any] = {
@@ -240,5 +239,27 @@ def _item(
         "caption_source": "written with the clip",
         **more,
         "detected_cuts_s": list(cuts),
+        **_header(data),
     }
     return Item(file, data, {INTERLEAVED: end}, replace(_ORIGIN, licence=view.origin.licence), facts)
+
+
+def _header(data: bytes) -> dict[str, Any]:
+    """The field `video` of a manifest line; none for what does not open."""
+    import av
+
+    try:
+        with av.open(io.BytesIO(data)) as file:
+            stream = file.streams.video[0]
+            facts = {
+                "codec": stream.codec_context.name,
+                "width": stream.width,
+                "height": stream.height,
+                "fps": float(stream.average_rate or 0),
+                "pix_fmt": stream.pix_fmt,
+                "container": file.format.name,
+                "audio": bool(file.streams.audio),
+            }
+    except av.error.FFmpegError:
+        return {}
+    return {"video": facts}
