@@ -201,15 +201,28 @@ def _licence_field(recipe: Mapping[str, Any]) -> str:
 
 
 def _text_names(recipe: Mapping[str, Any]) -> list[str]:
-    """Columns or fields that hold what is written about a picture: what is encoded, else what sources call a text."""
+    """Columns or fields that hold what is written about a picture: what is encoded, else what sources call a text.
+
+    A chain of thought says little without its question; what a user asks for says nothing beside texts of frames.
+    """
+    mapped = [name for source in recipe.get("sources", {}).values() for name in source.get("map", {})]
     names = []
+    asked = []
     for node in recipe["nodes"].values():
         if "encode" in node:
-            names += [node["params"].get("answer") or node["params"].get("prompt")]
+            params = node["params"]
+            if params.get("frame_texts"):
+                names.append(params["frame_texts"])
+                asked.append(params.get("prompt"))
+            elif params.get("thinking"):
+                question = ["question"] if "question" in mapped else []
+                names += [params.get("prompt"), *question, params["thinking"], params.get("answer")]
+            else:
+                names += [params.get("answer") or params.get("prompt")]
         if "annotate" in node:
             names.append(node["params"].get("into", "caption"))
-    mapped = [name for source in recipe.get("sources", {}).values() for name in source.get("map", {})]
     names += [name for name in ("text", "caption") if name in mapped]
+    names += asked
     return list(dict.fromkeys(name for name in names if name))
 
 

@@ -19,6 +19,9 @@ from catalog.report_values import rule_conditions
 from catalog.rules import Atom, parse
 from catalog.view import View
 
+MOST_BESIDE = 2
+"""Media of a record that are shown beside its first."""
+
 
 @dataclass(frozen=True)
 class Caps:
@@ -91,6 +94,8 @@ class Pictured:
     message: str | None
     media: dict[str, Any] | None
     texts: dict[str, str]
+    beside: tuple[dict[str, Any], ...] = ()
+    """Further media that are shown beside it: the target of an edit, more frames."""
     values: dict[str, Any] = field(default_factory=dict)
     failing: tuple[str, ...] = ()
 
@@ -230,6 +235,8 @@ def _pictured(
     fields = orjson.loads(row["fields"] or b"{}")
     media = row["media"] or []
     quoted = {name: written.get(name) or fields.get(name) for name in texts}
+    # The picture, where a record has several media; else whatever comes first.
+    first = next((ref for ref in media if ref["role"] == "image"), media[0] if media else None)
     return Pictured(
         key=row["record_key"],
         source=row["source"],
@@ -239,12 +246,17 @@ def _pictured(
         node=row["node"],
         reason=row["reason"],
         message=row["message"],
-        # The picture, where a record has several media; else whatever comes first.
-        media=next((ref for ref in media if ref["role"] == "image"), media[0] if media else None),
-        texts={name: str(text) for name, text in quoted.items() if text},
+        media=first,
+        texts={name: _quote(text) for name, text in quoted.items() if text},
+        beside=tuple(ref for ref in media if ref is not first)[:MOST_BESIDE],
         values=values,
         failing=tuple(failing),
     )
+
+
+def _quote(text: Any) -> str:
+    """A text as it stands, several on lines of their own."""
+    return "\n".join(map(str, text)) if isinstance(text, list) else str(text)
 
 
 def _records(view: View, corpus: str, keys: Sequence[str]) -> Iterator[dict[str, Any]]:

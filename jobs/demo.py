@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 import catalog
 from catalog.audit import Audit, CorpusAudit, audit
 from catalog.view import View
 from jobs.run import EngineChoice, load_plan, run
-from jobs.show import Bars, console
+from jobs.show import Bars, console, reasons_line
 from model.grammar import check
 from pipeline.embedded.corpus import Corpus, write_corpus
 
-RECIPES = ("generation", "understanding")
+RECIPES = ("understanding", "generation", "editing", "interleaved", "reasoning", "text")
 
 _STANDS_FOR = {
     "patch-vq": "SigLIP-VQ",
@@ -34,8 +35,9 @@ def demo(store: Path = Path("runs/demo"), workers: int | None = None, recipes: S
     corpus = write_corpus(store.with_name(f"{store.name}-corpus"))
     _show_corpus(corpus)
     stand_ins: set[str] = set()
-    for recipe in recipes:
+    for number, recipe in enumerate(recipes, 1):
         plan = load_plan(recipe, [])
+        console.print(f"{recipe} ({number} of {len(recipes)})")
         # The embedded corpus may change with the version of the factory, and then loses rows by design.
         finished = run(plan, corpus.folder, str(store), EngineChoice("local", workers), accept_removals=True)
         stand_ins |= set(finished.embedded)
@@ -46,6 +48,7 @@ def demo(store: Path = Path("runs/demo"), workers: int | None = None, recipes: S
     _show_funnels(result.corpora)
     _show_paths(view, str(store), pages)
     _show_stand_ins(stand_ins)
+    _show_missing(view)
     _show_verdict(result, str(store))
     return result
 
@@ -57,32 +60,21 @@ def _show_corpus(corpus: Corpus) -> None:
 
 
 def _show_funnels(corpora: Mapping[str, CorpusAudit]) -> None:
-    """One column a corpus."""
-    table = Table(title="what became of the records", title_justify="left")
-    table.add_column("")
-    for name in corpora:
-        table.add_column(name)
-    rows: dict[str, Callable[[CorpusAudit], str]] = {
-        "inputs": lambda found: f"{found.inputs:,}",
-        "kept": lambda found: f"{found.kept:,}",
-        "dropped": lambda found: _counted(found.dropped),
-        "duplicates": lambda found: f"{found.duplicates:,}",
-        "quarantined": lambda found: _counted(found.quarantined),
-        "shards": lambda found: f"{found.shards:,}",
-        "samples": lambda found: f"{found.samples:,}",
-        "text tokens": lambda found: f"{found.tokens['text']:,}",
-        "image tokens": lambda found: f"{found.tokens['image']:,}",
-    }
-    for label, value in rows.items():
-        table.add_row(label, *(value(found) for found in corpora.values()), end_section=label == "quarantined")
+    """One row a corpus, then its reasons; both fit 100 columns."""
+    table = Table(title="what became of the records", title_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
+    table.add_column("", no_wrap=True)
+    for name in ("inputs", "kept", "dropped", "duplicates", "quarantined", "samples", "text\ntokens", "image\ntokens"):
+        table.add_column(name, justify="right", no_wrap=True)
+    reasons = Table.grid("", "", "", padding=(0, 2, 0, 0))
+    for corpus, found in corpora.items():
+        states = (found.kept, sum(found.dropped.values()), found.duplicates, sum(found.quarantined.values()))
+        counts = (found.inputs, *states, found.samples, found.tokens["text"], found.tokens["image"])
+        table.add_row(corpus, *(f"{count:,}" for count in counts))
+        for state, some in (("dropped", found.dropped), ("quarantined", found.quarantined)):
+            if some:
+                reasons.add_row(corpus, state, reasons_line(some))
     console.print(table)
-
-
-def _counted(reasons: Mapping[str, int]) -> str:
-    """The total, then one line a reason, the commonest first."""
-    lines = [f"{sum(reasons.values()):,}"]
-    lines += [f"  {name} {count:,}" for name, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))]
-    return "\n".join(lines)
+    console.print(reasons)
 
 
 def _show_paths(view: View, store: str, pages: Iterable[str]) -> None:
@@ -97,6 +89,14 @@ def _show_paths(view: View, store: str, pages: Iterable[str]) -> None:
 def _show_stand_ins(names: Iterable[str]) -> None:
     told = [f"{name} for {_STANDS_FOR[name]}" if name in _STANDS_FOR else name for name in sorted(names)]
     console.print(f"embedded stand-ins, not the real models: {', '.join(told)}", soft_wrap=True)
+
+
+def _show_missing(view: View) -> None:
+    """What did not run for want of a model's scores: its rules took their `else`."""
+    for corpus in view.corpora:
+        missing = [f"{name} ({node['missing']})" for name, node in view.nodes(corpus).items() if node["missing"]]
+        if missing:
+            console.print(f"not run in {corpus}: {', '.join(missing)}", soft_wrap=True)
 
 
 def _show_verdict(result: Audit, store: str) -> None:

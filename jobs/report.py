@@ -25,7 +25,10 @@ def write_report(view: View, corpus: str, root: Path, store: str) -> str:
     """
     report = gather(view, corpus)
     storage = view.store.storage
-    media = {key: record.media for key, record in report.pictured.items()}
+    # A record of words alone gets no tile.
+    media = {key: record.media for key, record in report.pictured.items() if record.media is not None}
+    for key, record in report.pictured.items():
+        media |= {f"{key}.{place}": other for place, other in enumerate(record.beside)}
     reader = MediaReader(str(root), storage.uri, tuple(sorted(storage.options.items())))
     pictures = thumbnails(media, reader, min(4, os.cpu_count() or 1))
     page = f"reports/{corpus}.html"

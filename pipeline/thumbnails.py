@@ -9,11 +9,14 @@ import multiprocessing
 import os
 from collections.abc import Mapping
 from concurrent.futures import TimeoutError as TooSlow
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from catalog.report_page import Thumbnail
 from pipeline.clock import start_worker
 from pipeline.media import MediaReader, MediaRef
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 LONGEST_SIDE = 192
 """Pixels."""
@@ -49,7 +52,7 @@ def thumbnails(
 
 
 def thumbnail(ref: MediaRef, reader: MediaReader) -> Thumbnail:
-    """A picture, upright, at most LONGEST_SIDE pixels, as a JPEG data URI; or why there is none."""
+    """A picture or a clip's first frame, upright, at most LONGEST_SIDE pixels, as a JPEG data URI; or why not."""
     from PIL import Image
 
     from pipeline.operator import Quarantine
@@ -64,9 +67,27 @@ def thumbnail(ref: MediaRef, reader: MediaReader) -> Thumbnail:
     try:
         image = Image.fromarray(decode_scaled(data, LONGEST_SIDE))
     except Quarantine as verdict:
-        return Thumbnail(None, why=verdict.reason)
+        frame = _first_frame(ref, reader) if verdict.reason == "not an image" else None
+        if frame is None:
+            return Thumbnail(None, why=verdict.reason)
+        image = frame
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=QUALITY, optimize=True)
     uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
     return Thumbnail(uri, image.width, image.height)
+
+
+def _first_frame(ref: MediaRef, reader: MediaReader) -> Image.Image | None:
+    """The first frame of a clip, upright, in square pixels; None where there is none or nothing to decode it with."""
+    from PIL import Image
+
+    from pipeline.clips import open_clip, upright_rgb
+    from pipeline.operator import Quarantine
+
+    try:
+        with open_clip(reader, ref) as clip:
+            shown = next(clip.frames(), None)
+            return None if shown is None else Image.fromarray(upright_rgb(shown.frame, clip.square_pixels))
+    except (Quarantine, ImportError):
+        return None

@@ -1,9 +1,10 @@
-"""One line of an embedded manifest and its file: bytes, truths, and what the shipped recipes should make of it."""
+"""One record of the embedded corpus: its bytes or its line, truths, and what the shipped recipes should make of it."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 from pipeline.embedded.picture import Origin, Picture
 
 GENERATION, UNDERSTANDING = "generation", "understanding"
+EDITING, INTERLEAVED, REASONING, TEXT = "editing", "interleaved", "reasoning", "text"
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class End:
     reason: str | None = None
 
 
-KEPT = End("kept")
+KEPT, EXPANDED = End("kept"), End("expanded")
 EXACT, NEAR = End("duplicate", "exact"), End("duplicate", "near")
 
 
@@ -62,8 +64,43 @@ class Item:
             found["licence"] = self.origin.licence
         found["licence_note"] = self.origin.note
         found |= self.facts
-        ends = {corpus: {"state": end.state, "reason": end.reason} for corpus, end in self.expected.items()}
-        return {**found, "kind": "file", "expected": ends}
+        return {**found, "kind": "file", "expected": told(self.expected)}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of an index that lies beside the manifest: a document, a chain, a pair.
+
+    `index` is the file, `content` the line. A `listed` row has a manifest line of its own, with `facts`; one that is
+    not carries its answer in `content`.
+    """
+
+    index: str
+    name: str
+    content: Mapping[str, Any]
+    expected: Mapping[str, End]
+    origin: Origin
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    listed: bool = True
+
+    @property
+    def data(self) -> bytes:
+        """The line with its end."""
+        return (json.dumps(self.content, ensure_ascii=False) + "\n").encode()
+
+    def line(self, folder: str, number: int) -> dict[str, Any]:
+        """The manifest line; `number` counts the lines of the index from 0."""
+        found: dict[str, Any] = {"id": f"{folder}/{self.name}", "kind": "record", "file": self.index, "line": number}
+        found["sha256"] = hashlib.sha256(self.data).hexdigest()
+        found["origin"] = {"repo": self.origin.repo, "path": self.origin.path}
+        if self.origin.licence is not None:
+            found["licence"] = self.origin.licence
+        return {**found, **self.facts, "expected": told(self.expected)}
+
+
+def told(ends: Mapping[str, End]) -> dict[str, Any]:
+    """Per corpus the end as a manifest line has it."""
+    return {corpus: {"state": end.state, "reason": end.reason} for corpus, end in ends.items()}
 
 
 def both(generation: End, understanding: End) -> dict[str, End]:

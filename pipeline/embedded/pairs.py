@@ -133,6 +133,14 @@ def edit_pair(kind: Kind, number: int) -> EditPair:
     return _made(EditPair(name, kind, asked, b"", b"", edited), rng, before, after)
 
 
+def drawn_thing(name: str, words: str, side: int = 320) -> Floats:
+    """A thing such as `red kite` alone on paper [side, side, 3] of 0-255, as a reference shows it."""
+    rng = seeded(f"{name} alone")
+    colour, kind = words.split()
+    paper = np.full((side, side, 3), 226, np.float32) * (0.9 + 0.2 * noise(rng, side, side, (9, 9), 4)[..., None])
+    return _painted(rng, paper, _Thing(kind, colour, side * 0.5, side * 0.42, side * 0.28))
+
+
 def restyled(pixels: Floats, style: str) -> Floats:
     """The whole picture [height, width, 3] of 0-255 in one of STYLES."""
     flat = np.clip(pixels, 0, 255).astype(np.uint8)

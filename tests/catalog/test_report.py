@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.errors import UserError
-from catalog.report import Report, gather
+from catalog.report import Report, _text_names, gather
 from catalog.report_page import Thumbnail, render_html, signs, snippet
 from catalog.report_picks import Caps, _nearest
 from catalog.report_plots import funnel_svg, tokens_svg, values_svg
@@ -360,6 +360,43 @@ def test_a_record_without_a_picture_gets_a_tile_that_says_why(report: Report) ->
     page = render_html(report, {key: Thumbnail(None, why="its file is not there") for key in report.pictured}, "s")
     assert "<img" not in page
     assert page.count("its file is not there") >= len(report.pictured)
+
+
+def test_what_belongs_to_a_picture_is_shown_beside_it(report: Report) -> None:
+    key, record = next(iter(report.pictured.items()))
+    paired = replace(record, beside=({"role": "target"}, {"role": "reference"}))
+    changed = replace(report, pictured={**report.pictured, key: paired})
+    plain = render_html(changed, dict.fromkeys(report.pictured, PIXEL), "s")
+    with_one = render_html(changed, {**dict.fromkeys(report.pictured, PIXEL), f"{key}.0": PIXEL}, "s")
+    assert "beside record" not in plain
+    assert with_one.count("<img") - plain.count("<img") == with_one.count(f"beside record {key[:10]}") > 0
+    assert 'class="pic of2"' in with_one
+
+
+def test_a_record_of_words_alone_has_no_empty_tile_but_more_of_its_words(report: Report) -> None:
+    key, record = next(iter(report.pictured.items()))
+    words = " ".join(f"word{number}" for number in range(40))
+    alone = replace(record, media=None, texts={"text": words})
+    page = render_html(replace(report, pictured={**report.pictured, key: alone}), {}, "s")
+    assert f'not read</div>\n</div><figcaption>\n<div class="line"><code>{key[:10]}' not in page
+    assert re.search(r'<p class="text"[^>]*>[^<]*word38', page)
+    shown = replace(record, media={"role": "image"}, texts={"text": words})
+    page = render_html(replace(report, pictured={**report.pictured, key: shown}), {}, "s")
+    assert not re.search(r'<p class="text"[^>]*>[^<]*word38', page)
+
+
+@pytest.mark.parametrize(
+    ("params", "names"),
+    [
+        ({"prompt": "question", "answer": "answer"}, ["answer", "text"]),
+        ({"prompt": "caption"}, ["caption", "text"]),
+        ({"prompt": "question", "thinking": "chain", "answer": "answer"}, ["question", "chain", "answer", "text"]),
+        ({"prompt": "instruction", "frame_texts": "frame_texts"}, ["frame_texts", "text", "instruction"]),
+    ],
+)
+def test_texts_are_quoted_in_the_order_of_what_they_tell(params: dict[str, str], names: list[str]) -> None:
+    sources = {"all": {"map": {"text": "a", "licence": "b"}}}
+    assert _text_names({"nodes": {"encode": {"encode": "x", "params": params}}, "sources": sources}) == names
 
 
 def test_the_page_of_a_few_hundred_records_is_small(report: Report) -> None:

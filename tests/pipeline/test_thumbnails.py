@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -17,6 +18,7 @@ from catalog.report_page import Thumbnail
 from pipeline import thumbnails as module
 from pipeline.media import MediaReader, MediaRef
 from pipeline.thumbnails import LONGEST_SIDE, thumbnail, thumbnails
+from tests.pipeline.clip_files import clip_bytes
 
 
 class TroubleReader(MediaReader):
@@ -71,6 +73,15 @@ def test_a_picture_stands_upright(tmp_path: Path) -> None:
     assert found.size == (96, 192)
     assert found.getpixel((48, 10)) < 60
     assert found.getpixel((48, 180)) > 200
+
+
+def test_a_clip_shows_its_first_frame(tmp_path: Path) -> None:
+    frames = [np.full((96, 160, 3), (value, 30, 200 - value), np.uint8) for value in (200, 10, 10)]
+    row = {**media(tmp_path, "a.mp4", clip_bytes(frames)), "role": "video"}
+    found = thumbnail(MediaRef(**row), MediaReader(str(tmp_path)))
+    assert (found.width, found.height) == (160, 96)
+    red, _, blue = decoded(found).convert("RGB").getpixel((80, 48))
+    assert red > 160 > 60 > blue
 
 
 def test_what_cannot_be_shown_says_why(tmp_path: Path) -> None:

@@ -191,6 +191,13 @@ def test_rows_survive_their_way_to_a_worker() -> None:
 # -- born records -----------------------------------------------------------------------------------------------------
 
 
+def test_rows_with_empty_lists_travel_whatever_buffers_they_have() -> None:
+    nothing = pa.Array.from_buffers(pa.int64(), 0, [None, pa.py_buffer(b"")], offset=1)
+    structs = pa.StructArray.from_arrays([nothing], names=["length"])
+    rows = pa.table({"media": pa.LargeListArray.from_arrays(pa.array([0, 0, 0], pa.int64()), structs)})
+    assert unpack_rows(pack_rows(rows)).to_pylist() == [{"media": []}, {"media": []}]
+
+
 def test_children_are_keyed_by_parent_place_and_content(tmp_path: Path) -> None:
     found = run(tmp_path, "ThreeParts", [None, "raise", "childless"])
     children = found[0]["children"]

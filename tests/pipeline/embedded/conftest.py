@@ -17,8 +17,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 @pytest.fixture(scope="session")
 def lines(corpus: Corpus) -> dict[str, list[dict[str, Any]]]:
-    """Manifest lines by folder."""
-    return {name: read_lines(corpus.folder / name / "manifest.jsonl") for name in corpus.records}
+    """Manifest lines of files and records by folder; the indices' own lines are left out."""
+    found = {name: read_lines(corpus.folder / name / "manifest.jsonl") for name in corpus.records}
+    return {name: [line for line in some if line["kind"] != "index"] for name, some in found.items()}
 
 
 def read_lines(manifest: Path) -> list[dict[str, Any]]:
