@@ -161,6 +161,10 @@ class Operator(ABC):
             if importlib.util.find_spec(module) is None:
                 raise UserError(f"{self.name} needs {module}; install it with: pip install 'unifactory[{extra}]'")
 
+    def check(self) -> None:
+        """Check, before a run's first record and in `plan`, what this operator must find here; raises UserError."""
+        self.check_packages()
+
     def preflight(self, storage: Storage) -> None:  # noqa: B027 - most operators have nothing to check
         """Check on the driver, before any record, what only the world can tell; raises UserError."""
 
@@ -224,6 +228,10 @@ _BUILT_IN: dict[str, str] = {
     "prose": "pipeline.measures.prose:Prose",
     "chain": "pipeline.measures.chain:Chain",
     "minhash": "pipeline.measures.minhash:MinHash",
+    "embedding": "pipeline.measures.embedding:Embedding",
+    "alignment": "pipeline.measures.alignment:Alignment",
+    "aesthetics": "pipeline.measures.aesthetics:Aesthetics",
+    "classifier": "pipeline.measures.classifier:Classifier",
     "scores": "pipeline.measures.scores:Scores",
     "clip_probe": "pipeline.measures.clip_probe:ClipProbe",
     "clip_scan": "pipeline.measures.clip_scan:ClipScan",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -409,6 +409,19 @@ def _lacking(
         if above != INGEST and planned[above].missing is not None:
             return f"{column} of {above} is missing ({planned[above].missing})"
     return None
+
+
+def check_operators(plan: Plan, done: Callable[[PlannedOperator], bool] = lambda runs: False) -> None:
+    """Raise UserError for an operator that would fail here on every record: a package, a checkpoint.
+
+    Operators that `done` says have run under this fingerprint are passed over.
+    """
+    for name, node in plan.nodes.items():
+        if node.runs is not None and node.missing is None and not done(node.runs):
+            try:
+                node.runs.operator.check()
+            except UserError as error:
+                raise UserError(f"nodes.{name}: {error}") from None
 
 
 def check_sources(recipe: Recipe, root: Path) -> None:
