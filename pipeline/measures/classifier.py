@@ -11,15 +11,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import Field
 
 from catalog.errors import UserError
 from pipeline.operator import Column, Quarantine, Record
 from pipeline.scorers.checkpoint import CheckpointMeasure, CheckpointParams
-from pipeline.scorers.encoder import finite, in_fixed_batches, open_records, read_config
+from pipeline.scorers.encoder import finite, grey, in_fixed_batches, open_records, read_config, try_out
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class ClassifierParams(CheckpointParams):
@@ -44,6 +49,17 @@ class Judge:
     place: int
     exclusive: bool
     """One label to a picture (softmax), else any number of them (sigmoid)."""
+    device: str
+
+    def look(self, pictures: Sequence[Image]) -> NDArray[np.float32]:
+        """The probability of each label [N, labels]."""
+        inputs = [dict(self.preprocessor(images=picture, return_tensors="pt")) for picture in pictures]
+
+        def probabilities(batch: Mapping[str, Any]) -> Any:
+            logits = self.network(**batch).logits.double()
+            return logits.softmax(-1) if self.exclusive else logits.sigmoid()
+
+        return in_fixed_batches(probabilities, inputs, self.device)
 
 
 class Classifier(CheckpointMeasure):
@@ -74,22 +90,16 @@ class Classifier(CheckpointMeasure):
         from pipeline.scorers.transformers_encoder import load_network, load_preprocessor
 
         network = load_network(checkpoint, "AutoModelForImageClassification", self.params.device)
-        return Judge(network, load_preprocessor(checkpoint), place, exclusive)
+        judge = Judge(network, load_preprocessor(checkpoint), place, exclusive, self.params.device)
+        labels = try_out(checkpoint, lambda: judge.look([grey()])).shape[1]
+        if place >= labels:
+            raise UserError(f"{checkpoint}: tells {labels} labels apart, {self.params.label!r} would be number {place}")
+        return judge
 
     def score(self, network: Any, records: Sequence[Record]) -> Sequence[Sequence[Any] | Quarantine]:
         """The probabilities."""
         opened = open_records(records, self.params.role)
-        inputs = [
-            dict(network.preprocessor(images=picture, return_tensors="pt"))
-            for picture in opened
-            if not isinstance(picture, Quarantine)
-        ]
-
-        def look(batch: Mapping[str, Any]) -> Any:
-            logits = network.network(**batch).logits.double()
-            return logits.softmax(-1) if network.exclusive else logits.sigmoid()
-
-        found = iter(in_fixed_batches(look, inputs, self.params.device))
+        found = iter(network.look([picture for picture in opened if not isinstance(picture, Quarantine)]))
         rows: list[Sequence[Any] | Quarantine] = []
         for picture in opened:
             seen = picture if isinstance(picture, Quarantine) else finite(next(found))

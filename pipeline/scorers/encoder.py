@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Family = Literal["openclip", "siglip", "clip"]
 Vectors = NDArray[np.float32]
+
+Result = TypeVar("Result")
 
 GPU_BATCH = 16
 """Inputs that a network on a GPU sees together; a shorter batch is filled up."""
@@ -69,10 +71,38 @@ def load_encoder(folder: Path, family: Family, device: str, *, texts: bool = Fal
     if family == "openclip":
         from pipeline.scorers.open_clip_encoder import load_open_clip
 
-        return load_open_clip(folder, device, texts)
-    from pipeline.scorers.transformers_encoder import load_transformers_encoder
+        encoder: Encoder = load_open_clip(folder, device, texts)
+    else:
+        from pipeline.scorers.transformers_encoder import load_transformers_encoder
 
-    return load_transformers_encoder(folder, family, device, texts)
+        encoder = load_transformers_encoder(folder, family, device, texts)
+    widths = try_out(folder, lambda: [encoder.pictures([grey()]).shape[1], *_text_width(encoder, texts)])
+    if set(widths) != {encoder.width}:
+        raise UserError(
+            f"{folder}: its towers give vectors of {widths} numbers, its configuration says {encoder.width}"
+        )
+    return encoder
+
+
+def _text_width(encoder: Encoder, texts: bool) -> list[int]:
+    return [encoder.texts(["a picture"]).shape[1]] if texts else []
+
+
+def grey() -> Image:
+    """A plain picture to try a network with."""
+    import PIL.Image
+
+    return PIL.Image.new("RGB", (64, 48), (128, 128, 128))
+
+
+def try_out(folder: Path, call: Callable[[], Result]) -> Result:
+    """What `call` gives; raises UserError where a network cannot be run at all, which records are not to blame for."""
+    try:
+        return call()
+    except Exception as error:  # a network may raise anything over inputs of another shape
+        raise UserError(
+            f"{folder}: the network does not take what its preprocessing makes: {one_line(error)}"
+        ) from error
 
 
 def see_records(encoder: Encoder, records: Sequence[Record], role: str) -> list[Vectors | Quarantine]:

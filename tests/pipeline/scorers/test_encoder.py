@@ -251,6 +251,12 @@ WRONG: list[tuple[str, str, Callable[[Path], Any], str]] = [
         lambda at: (at / "preprocessor_config.json").unlink(),
         "transformers cannot load the preprocessor: ",
     ),
+    (
+        "siglip",
+        "siglip",
+        lambda at: changed(at / "preprocessor_config.json", "size", to={"height": 48, "width": 48}),
+        "the network does not take what its preprocessing makes: The size of tensor a (36) must match ",
+    ),
     ("siglip", "siglip", lambda at: (at / "spiece.model").unlink(), "transformers cannot load the tokenizer: "),
 ]
 
