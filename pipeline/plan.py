@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -352,7 +352,7 @@ def _resolve_decision(
     if isinstance(node, Rules):
         for rule_name, rule in node.rules.items():
             where = f"nodes.{name}.rules.{rule_name}"
-            lacking = _lacking(parse(rule.keep, where), planned, visible)
+            lacking = _lacking(parse(rule.keep, where).columns, planned, visible)
             if lacking is None:
                 rules.append(PlannedRule(rule_name, condition(rule.keep, where), rule.on_null, "keep"))
             elif rule.otherwise is None:
@@ -377,6 +377,12 @@ def _resolve_decision(
             need(node.placeholder_field, f"nodes.{name}.placeholder_field")
         if isinstance(node.exact, str):
             need(node.exact, f"nodes.{name}.exact")
+        if node.near is not None and node.otherwise == SKIP:
+            lacking = _lacking(node.near.columns, planned, visible)
+            if lacking is not None:
+                node = node.model_copy(update={"near": None})
+                rules.append(PlannedRule("near", None, "undecided", "skip"))
+                notes.append(f"nodes.{name}.near: skipped: {lacking}")
         if node.near is not None:
             for column in node.near.columns:
                 need(column, f"nodes.{name}.near")
@@ -401,10 +407,10 @@ def _resolve_decision(
 
 
 def _lacking(
-    condition: Condition, planned: Mapping[str, PlannedNode], visible: Mapping[str, tuple[str, Column]]
+    columns: Iterable[str], planned: Mapping[str, PlannedNode], visible: Mapping[str, tuple[str, Column]]
 ) -> str | None:
-    """Why a column the condition reads cannot be measured here, None when all can."""
-    for column in condition.columns:
+    """Why one of the columns cannot be measured here, None when all can."""
+    for column in columns:
         above = visible.get(column, (INGEST, None))[0]
         if above != INGEST and planned[above].missing is not None:
             return f"{column} of {above} is missing ({planned[above].missing})"

@@ -96,6 +96,10 @@ class Classifier(CheckpointMeasure):
             raise UserError(f"{checkpoint}: tells {labels} labels apart, {self.params.label!r} would be number {place}")
         return judge
 
+    def inspect(self, checkpoint: Path) -> None:
+        """Load it: what the library makes of a folder shows in no header."""
+        self.load(checkpoint)
+
     def score(self, network: Any, records: Sequence[Record]) -> Sequence[Sequence[Any] | Quarantine]:
         """The probabilities."""
         opened = open_records(records, self.params.role)

@@ -64,8 +64,7 @@ class CheckpointMeasure(Measure):
             _inspect_once(type(self), self.params.model_dump_json(), str(self.fingerprint_parts()))
 
     def inspect(self, checkpoint: Path) -> None:
-        """Raise UserError where `load` would. It loads; override it where the files' headers tell as much."""
-        self.load(checkpoint)
+        """Raise UserError where `load` would; asked on the driver, in `plan` and before a run's first record."""
 
     def setup(self) -> None:
         """Load the network; raises UserError where the checkpoint does not fit."""

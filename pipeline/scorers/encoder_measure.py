@@ -39,3 +39,7 @@ class EncoderMeasure(CheckpointMeasure):
     def load(self, checkpoint: Path) -> Encoder:
         """The encoder; raises UserError."""
         return load_encoder(checkpoint, self.params.family, self.params.device, texts=self.with_texts)
+
+    def inspect(self, checkpoint: Path) -> None:
+        """Load it: what the libraries make of a folder shows in no header."""
+        self.load(checkpoint)

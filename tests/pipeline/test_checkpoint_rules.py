@@ -89,6 +89,23 @@ def test_without_them_the_plan_says_so_and_the_rules_take_their_else(tmp_path: P
     assert states["p004"][0] == "kept"
 
 
+def test_near_duplicates_by_a_missing_models_column_are_left_out_only_by_an_else(tmp_path: Path) -> None:
+    twins = "twins: {decide: duplicates, needs: [safe], near: {column: alignment, distance: 3}ELSE}\nsplit:"
+    text = nodes(None, None).replace("split:", twins).replace("needs: [safe]}", "needs: [twins]}")
+    with pytest.raises(
+        UserError, match=r"nodes\.twins\.near: 'alignment' of alignment is missing \(no checkpoint given"
+    ):
+        runs.plan_of(text.replace("ELSE", ""))
+    plan = runs.plan_of(text.replace("ELSE", ", else: skip"))
+    twins_node = plan.nodes["twins"]
+    assert twins_node.notes == ("nodes.twins.near: skipped: alignment of alignment is missing (no checkpoint given)",)
+    assert [(rule.name, rule.branch) for rule in twins_node.rules] == [("near", "skip")]
+    runs.write_corpus(tmp_path / "root", 18)
+    runs.curate(plan, tmp_path / "root", tmp_path / "store")
+    states = runs.final_states(tmp_path / "store")
+    assert sorted(state for name, (state, _) in states.items() if name in ("p008", "p009")) == ["duplicate", "kept"]
+
+
 def test_a_checkpoint_that_does_not_fit_stops_the_run_before_its_first_record(
     tiny: Checkpoints, tmp_path: Path
 ) -> None:

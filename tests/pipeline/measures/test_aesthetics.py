@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from catalog.errors import UserError
+from catalog.rules import check_ranges, parse
 from pipeline.measures.aesthetics import rate, read_head
 from pipeline.operator import Quarantine, check_row, load_operator
 from pipeline.pictures import open_picture
@@ -89,6 +90,12 @@ def test_the_head_is_part_of_the_fingerprint(tiny: Checkpoints, tmp_path: Path, 
     head.unlink()
     with pytest.raises(UserError, match=r"head\.pth: the head cannot be read: No such file or directory"):
         made.fingerprint_parts()
+
+
+def test_a_threshold_of_the_scale_to_1_is_refused() -> None:
+    (column,) = load_operator("aesthetics").build({}).columns  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"aesthetic.*0\.5.*1 to 10"):
+        check_ranges(parse("aesthetic > 0.5", "R"), {"aesthetic": column}, "R")
 
 
 def test_it_is_missing_without_a_checkpoint_or_without_a_head() -> None:

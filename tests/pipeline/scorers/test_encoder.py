@@ -145,6 +145,21 @@ def test_no_other_machine_is_asked(tiny: Checkpoints, kind: str, monkeypatch: py
     load_encoder(folder, FAMILY[kind], "cpu", texts=True)
 
 
+@pytest.mark.parametrize("kind", ["siglip", "clip"], indirect=True)
+def test_places_of_positions_that_older_releases_hold_are_no_misfit(
+    tiny: Checkpoints, tmp_path: Path, kind: str
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "old"
+    shutil.copytree(tiny(kind)[0], folder)
+    places = {f"{tower}_model.embeddings.position_ids": torch.arange(16)[None] for tower in ("text", "vision")}
+    save_file({**load_file(folder / "model.safetensors"), **places}, folder / "model.safetensors", {"format": "pt"})
+    assert np.array_equal(
+        load_encoder(folder, FAMILY[kind], "cpu").pictures(PICTURES[:1]), loaded(tiny, kind).pictures(PICTURES[:1])
+    )
+
+
 class Bomb:
     def __reduce__(self) -> tuple[Any, Any]:
         return (Path.touch, (Path("exploded"),))
