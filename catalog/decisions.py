@@ -147,8 +147,11 @@ AnyNear = Annotated[
 class Duplicates(Decision):
     """Keeps the first of each set of equal or near-equal records, in the stated order; ties by key.
 
-    Equal are pictures of one digest, or, where `exact` names a column, records with one value of it.
+    Equal are pictures of one digest, or, where `exact` names a column, records with one value of it. `else: skip`
+    leaves `near` out where the model behind its columns is missing.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     decide: Literal["duplicates"]
     role: str = "image"
@@ -157,6 +160,7 @@ class Duplicates(Decision):
     placeholder_sources: int | None = Field(default=None, ge=2)
     placeholder_field: str = "url"
     near: AnyNear | None = None
+    otherwise: Literal["skip"] | None = Field(default=None, alias="else")
 
     @field_validator("order")
     @classmethod

@@ -86,9 +86,13 @@ class View:
         return None if name is None else self.scan_named(name)
 
     def scan_named(self, name: str) -> pl.LazyFrame:
-        """Any table of the snapshot by its name, with whatever columns it has."""
+        """Any table of the snapshot by its name, with whatever columns it has.
+
+        A node that no record came to has no table; its leading columns stand empty then.
+        """
         if name not in self.snapshot.tables:
-            return pl.DataFrame(schema={"record_key": pl.String, "status": pl.String, "state": pl.String}).lazy()
+            leading = schemas.VERDICT if "/verdicts/" in name else schemas.OUTCOME
+            return pl.DataFrame(pl.from_arrow(leading.empty_table())).lazy()
         return self.store.existing(name).scan(version=self.snapshot.tables[name])
 
     def cards(self, corpus: str) -> dict[str, Card]:

@@ -16,7 +16,7 @@ from jobs.show import Bars, console
 from pipeline.curate import Finished, Run
 from pipeline.engine import Engine
 from pipeline.local import LocalEngine
-from pipeline.plan import Plan, check_sources
+from pipeline.plan import Plan, check_operators, check_sources
 from pipeline.worker import outcome_schema
 
 RARE, COMMON = 0.01, 0.99
@@ -24,6 +24,7 @@ RARE, COMMON = 0.01, 0.99
 
 def show_plan(plan: Plan, root: Path | None, store: str | None, probe: int) -> None:
     """Print nodes, fingerprints, notes; with a root also sizes, and with a probe times. Raises UserError."""
+    check_operators(plan)
     opened = _opened(store)
     rows = _count(plan, root) if root is not None else None
     network = _uses_network(plan) if probe else None

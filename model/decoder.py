@@ -32,6 +32,7 @@ from model.checkpoint import (
 from model.configs import ConfigError, DecoderConfig
 from model.decoder_sampling import GUIDANCE, NORMAL_STEPS, TURBO_STEPS, euler, guided, turbo
 from model.image_tokenizer import Codes, Pixels
+from model.libraries import library
 
 Mode = Literal["normal", "turbo"]
 
@@ -222,6 +223,7 @@ def build_transformer(config: DecoderConfig) -> Any:
     Position tables are as long as the released code makes them, whatever the file says; that changes no
     number.
     """
+    library("diffusers")
     from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
 
     fields = config.model_dump(exclude={"class_name", "diffusers_version", "name_or_path", "axes_lens"})
@@ -231,6 +233,7 @@ def build_transformer(config: DecoderConfig) -> Any:
 
 def build_autoencoder(config: Path) -> Any:
     """diffusers' AutoencoderKL as a `config.json` describes it, without meaningful weights."""
+    library("diffusers")
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     try:

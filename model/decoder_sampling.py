@@ -14,6 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from model.libraries import library
+
 Velocity = Callable[[Tensor, Tensor], Tensor]
 
 NORMAL_STEPS = 50  # points of the time grid, one more than evaluations
@@ -51,6 +53,7 @@ def euler(velocity: Velocity, noise: Tensor, steps: int = NORMAL_STEPS) -> list[
     Raises:
         ValueError: fewer than 2 points.
     """
+    library("diffusers")
     from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
     if steps < 2:

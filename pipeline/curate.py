@@ -28,7 +28,7 @@ from pipeline.flow import Flow
 from pipeline.ingest import ingest
 from pipeline.operator import Measure, Merger
 from pipeline.pack import card_names, current_card, pack
-from pipeline.plan import Plan, PlannedNode, PlannedOperator
+from pipeline.plan import Plan, PlannedNode, PlannedOperator, check_operators
 from pipeline.recipe import INGEST, ExpandNode, MergeNode, OperatorNode, PackNode
 from pipeline.worker import GROUP, Task, outcome_schema
 
@@ -81,6 +81,7 @@ class Run:
     def __call__(self) -> Finished:
         """Do it all; raises UserError for what the user can mend."""
         try:
+            check_operators(self.plan, lambda runs: self.flow.outcome_table(runs).rows() > 0)
             advance = self.progress.start(INGEST, None)
             ingest(self.store, self.plan.recipe, self.root, self.tag, advance, self.accept_removals, self.sample)
             self._log("started")

@@ -166,6 +166,10 @@ class Operator(ABC):
             if importlib.util.find_spec(module) is None:
                 raise UserError(f"{self.name} needs {module}; install it with: pip install 'unifactory[{extra}]'")
 
+    def check(self) -> None:
+        """Check, before a run's first record and in `plan`, what this operator must find here; raises UserError."""
+        self.check_packages()
+
     def preflight(self, storage: Storage) -> None:  # noqa: B027 - most operators have nothing to check
         """Check on the driver, before any record, what only the world can tell; raises UserError."""
 
@@ -233,6 +237,10 @@ _BUILT_IN: dict[str, str] = {
     "minhash": "pipeline.measures.minhash:MinHash",
     "personal": "pipeline.measures.personal:Personal",
     "faces": "pipeline.measures.faces:Faces",
+    "embedding": "pipeline.measures.embedding:Embedding",
+    "alignment": "pipeline.measures.alignment:Alignment",
+    "aesthetics": "pipeline.measures.aesthetics:Aesthetics",
+    "classifier": "pipeline.measures.classifier:Classifier",
     "scores": "pipeline.measures.scores:Scores",
     "artimuse": "pipeline.measures.artimuse:ArtiMuse",
     "deqa": "pipeline.measures.deqa:DeQA",

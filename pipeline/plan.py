@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -368,7 +368,7 @@ def _resolve_decision(
     if isinstance(node, Rules):
         for rule_name, rule in node.rules.items():
             where = f"nodes.{name}.rules.{rule_name}"
-            lacking = _lacking(parse(rule.keep, where), planned, visible)
+            lacking = _lacking(parse(rule.keep, where).columns, planned, visible)
             if lacking is None:
                 rules.append(PlannedRule(rule_name, condition(rule.keep, where), rule.on_null, "keep"))
                 continue
@@ -399,6 +399,12 @@ def _resolve_decision(
             need(node.placeholder_field, f"nodes.{name}.placeholder_field")
         if isinstance(node.exact, str):
             need(node.exact, f"nodes.{name}.exact")
+        if node.near is not None and node.otherwise == SKIP:
+            lacking = _lacking(node.near.columns, planned, visible)
+            if lacking is not None:
+                node = node.model_copy(update={"near": None})
+                rules.append(PlannedRule("near", None, "undecided", "skip"))
+                notes.append(f"nodes.{name}.near: skipped: {lacking}")
         if node.near is not None:
             for column in node.near.columns:
                 need(column, f"nodes.{name}.near")
@@ -428,14 +434,27 @@ def _resolve_decision(
 
 
 def _lacking(
-    condition: Condition, planned: Mapping[str, PlannedNode], visible: Mapping[str, tuple[str, Column]]
+    columns: Iterable[str], planned: Mapping[str, PlannedNode], visible: Mapping[str, tuple[str, Column]]
 ) -> str | None:
-    """Why a column the condition reads cannot be measured here, None when all can."""
-    for column in condition.columns:
+    """Why one of the columns cannot be measured here, None when all can."""
+    for column in columns:
         above = visible.get(column, (INGEST, None))[0]
         if above != INGEST and planned[above].missing is not None:
             return f"{column} of {above} is missing ({planned[above].missing})"
     return None
+
+
+def check_operators(plan: Plan, done: Callable[[PlannedOperator], bool] = lambda runs: False) -> None:
+    """Raise UserError for an operator that would fail here on every record: a package, a checkpoint.
+
+    Operators that `done` says have run under this fingerprint are passed over.
+    """
+    for name, node in plan.nodes.items():
+        if node.runs is not None and node.missing is None and not done(node.runs):
+            try:
+                node.runs.operator.check()
+            except UserError as error:
+                raise UserError(f"nodes.{name}: {error}") from None
 
 
 def check_sources(recipe: Recipe, root: Path) -> None:

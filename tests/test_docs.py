@@ -61,6 +61,15 @@ def test_the_page_on_recipes_shows_recipes_that_resolve() -> None:
     assert [rule.branch for rule in plan.nodes["quality"].rules] == ["skip"]
 
 
+def test_the_page_on_model_scores_shows_nodes_that_fit_the_shipped_recipe() -> None:
+    recipe = yaml.safe_load((HERE / "jobs" / "recipes" / "generation.yaml").read_text())
+    (part,) = blocks(HERE / "docs" / "scorers.md", "yaml")
+    nodes = yaml.safe_load(part)
+    shipped = {name: node for name, node in recipe["nodes"].items() if name not in nodes}
+    plan = resolve(Recipe.model_validate({**recipe, "nodes": {**shipped, **nodes}}), "docs/scorers.md")
+    assert [rule.branch for rule in plan.nodes["models"].rules] == ["skip"] * 4
+
+
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import pyarrow as pa
 
 from catalog.errors import UserError
-from catalog.storage import Storage
 from pipeline.operator import Column, Quarantine, Record
 from pipeline.pictures import open_picture
 from pipeline.scorers.checkpoint import CheckpointMeasure, CheckpointParams
@@ -91,11 +90,6 @@ class ArtiMuse(CheckpointMeasure):
         """See docs/measures.md."""
         about = "ArtiMuse: aesthetics, the mean over its 101 score tokens"
         return (Column("artimuse", pa.float64(), about, 0, self.params.scale, "higher"),)
-
-    def preflight(self, storage: Storage) -> None:
-        """Inspect the checkpoint; raises UserError."""
-        if self.params.checkpoint is not None:
-            self.inspect(Path(self.params.checkpoint))
 
     def inspect(self, checkpoint: Path) -> None:
         """Check config, headers of the weights, and tokenizer; raises UserError where `load` would."""

@@ -19,7 +19,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from catalog.errors import UserError
-from catalog.storage import Storage
 from pipeline.operator import Column, Quarantine, Record
 from pipeline.pictures import open_picture
 from pipeline.scorers.checkpoint import CheckpointMeasure, CheckpointParams
@@ -78,11 +77,6 @@ class DeQA(CheckpointMeasure):
             Column("deqa", pa.float64(), "DeQA-Score: mean of the levels 5 excellent to 1 bad", 1, 5, "higher"),
             Column("deqa_levels", pa.list_(pa.float64()), f"share of each level: {words}", 0, 1),
         )
-
-    def preflight(self, storage: Storage) -> None:
-        """Inspect the checkpoint; raises UserError."""
-        if self.params.checkpoint is not None:
-            self.inspect(Path(self.params.checkpoint))
 
     def inspect(self, checkpoint: Path) -> None:
         """Check config, headers of the weights, tokenizer and preprocessing; raises UserError where `load` would."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cache
@@ -56,6 +57,15 @@ class CheckpointMeasure(Measure):
         """The digest of the checkpoint's files; raises UserError when it cannot be read."""
         return {"checkpoint": checkpoint_digest(self.params.checkpoint)} if self.params.checkpoint else {}
 
+    def check(self) -> None:
+        """Packages and checkpoint, on the driver and its CPU; raises UserError."""
+        super().check()
+        if self.params.checkpoint is not None:
+            _inspect_once(type(self), self.params.model_dump_json(), str(self.fingerprint_parts()))
+
+    def inspect(self, checkpoint: Path) -> None:
+        """Raise UserError where `load` would; asked on the driver, in `plan` and before a run's first record."""
+
     def setup(self) -> None:
         """Load the network; raises UserError where the checkpoint does not fit."""
         assert self.params.checkpoint is not None
@@ -81,6 +91,15 @@ class CheckpointMeasure(Measure):
     @abstractmethod
     def score(self, network: Any, records: Sequence[Record]) -> Sequence[Sequence[Any] | Quarantine]:
         """The values of `columns` for each record, or why it is set aside; the same values in any batch."""
+
+
+@cache
+def _inspect_once(measure: type[CheckpointMeasure], params: str, _files: str) -> None:
+    """Inspect a checkpoint once per process for every state of its files: a plan with a probe asks thrice."""
+    on_cpu = measure.Params.model_validate({**json.loads(params), "device": "cpu"})
+    assert isinstance(on_cpu, CheckpointParams)
+    assert on_cpu.checkpoint is not None
+    measure(on_cpu).inspect(Path(on_cpu.checkpoint))
 
 
 def checkpoint_digest(checkpoint: str) -> str:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from catalog.errors import UserError
 from model.checkpoint import DTYPES, CheckpointError, Slot, StoredTensor, compare, read_tensor, stored_tensors
+from model.libraries import library
 
 SHOWN = 8
 """Misfits named in a message; the rest is counted."""
@@ -72,7 +73,7 @@ class Tokens(Protocol):
 
 def transformers() -> Any:
     """The library of that name."""
-    return importlib.import_module("transformers")
+    return library("transformers")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -289,9 +290,9 @@ class _SentencePieces:
     def __init__(self, path: Path, extra: str) -> None:
         if importlib.util.find_spec("sentencepiece") is None:
             raise UserError(f"{path} needs sentencepiece; install it with: pip install 'unifactory[{extra}]'")
-        library = importlib.import_module("sentencepiece")
+        sentencepiece = importlib.import_module("sentencepiece")
         try:
-            self._pieces = library.SentencePieceProcessor(model_file=str(path))
+            self._pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
         except (OSError, RuntimeError) as error:
             raise UserError(f"{path}: cannot be read as a SentencePiece model: {error}") from error
 

@@ -17,6 +17,7 @@ from jobs import report as module
 from jobs.report import refresh_report, write_report
 from tests.catalog.stores import Facts, Row, write_store
 from tests.jobs.tiny import Tiny, unifactory, write_tiny
+from tests.pipeline.runs import NODES, curate, entry, plan_of, write_manifest, write_picture
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +154,14 @@ def test_a_report_can_lie_in_an_object_store(
     page = write_report(view, "toy", tmp_path, uri)
     assert b"pipe:aws s3 cp" in storage.read(page)
     assert orjson.loads(storage.read("reports/toy.json"))["final"] == {"kept": 1, "quarantined": 1}
+
+
+def test_a_corpus_of_which_nothing_is_left_has_a_report(tmp_path: Path) -> None:
+    """The decisions below the rule that drops everything have no table."""
+    write_manifest(tmp_path / "data", map(entry, range(3)))
+    for number in range(3):
+        write_picture(tmp_path / f"data/files/{number:03d}.jpg", number, 60)
+    curate(plan_of(NODES), tmp_path / "data", tmp_path / "store")
+    store = str(tmp_path / "store")
+    page = refresh_report(catalog.open(store), "tiny", tmp_path / "data", store)
+    assert "short_side" in (tmp_path / "store" / page).read_text()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from model.backbone import Backbone
 from model.configs import BackboneConfig, DecoderConfig
+from model.libraries import library
 from tests.model.reference import Weights
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def tiny_decoder(codes: int = 64, seed: int = 0) -> ImageDecoder:
 
 def tiny_autoencoder() -> torch.nn.Module:
     """The released autoencoder's form (16 latent channels, eightfold reduction), a few channels wide."""
+    library("diffusers")
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     return AutoencoderKL(

@@ -245,10 +245,10 @@ SPOILT = [
 @pytest.mark.parametrize("spoil", SPOILT)
 def test_what_is_wrong_with_a_release_is_said_before_any_record(tmp_path: Path, spoil: Callable[[Path], str]) -> None:
     write_internvl(tmp_path)
-    build(tmp_path).preflight(None)  # type: ignore[arg-type]
+    build(tmp_path).check()
     message = spoil(tmp_path)
     with pytest.raises(UserError) as caught:
-        build(tmp_path).preflight(None)  # type: ignore[arg-type]
+        build(tmp_path).check()
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError):

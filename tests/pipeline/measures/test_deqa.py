@@ -201,7 +201,7 @@ def wrong_shape(folder: Path) -> str:
 
 def no_weights(folder: Path) -> str:
     (folder / "model.safetensors").unlink()
-    return f"{folder}: no safetensors file and no index"
+    return f"{folder}: holds no weights (.bin, .onnx, .pt, .pth, .safetensors)"
 
 
 def no_tokenizer(folder: Path) -> str:
@@ -258,10 +258,10 @@ SPOILT = [
 @pytest.mark.parametrize("spoil", SPOILT)
 def test_what_is_wrong_with_a_release_is_said_before_any_record(tmp_path: Path, spoil: Callable[[Path], str]) -> None:
     write_owl(tmp_path)
-    build(tmp_path).preflight(None)  # type: ignore[arg-type]
+    build(tmp_path).check()
     message = spoil(tmp_path)
     with pytest.raises(UserError) as caught:
-        build(tmp_path).preflight(None)  # type: ignore[arg-type]
+        build(tmp_path).check()
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError):
@@ -325,7 +325,7 @@ def test_a_recipe_keeps_what_the_checkpoint_rates_high_and_its_else_what_it_says
     assert outcome_of(tmp_path / "with", plan, "deqa").height == 5
 
     without = plan_of(NODES % ("null", threshold))
-    assert without.nodes["deqa"].missing == "no checkpoint given"
+    assert without.nodes["deqa"].missing == "no checkpoint is given for 'deqa'"
     curate(without, root, tmp_path / "without")
     assert {state for state, _ in final_states(tmp_path / "without").values()} == {"kept"}
 

@@ -121,7 +121,7 @@ safe: {{decide: rules, needs: [faces], rules: {{people: {{keep: face_share <= 0.
 
 def test_without_a_checkpoint_the_plan_says_so() -> None:
     plan = plan_of(NODES.format(requires="requires: checkpoint, ", params="{checkpoint: null}"))
-    assert plan.nodes["faces"].missing == "no checkpoint given"
+    assert plan.nodes["faces"].missing == "no checkpoint of YuNet is given, and `cascade: true` is not said"
     assert [rule.branch for rule in plan.nodes["safe"].rules] == ["skip"]
     with pytest.raises(UserError) as caught:
         plan_of(NODES.format(requires="", params="{}"))

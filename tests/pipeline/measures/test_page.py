@@ -31,7 +31,7 @@ def test_every_column_can_stand_in_a_rule_and_in_a_table(column: Column) -> None
     # Unsigned 64-bit and enum columns change or fail on their way through Delta.
     leaf = column.type.value_type if pa.types.is_list(column.type) else column.type
     leaves = [part.type for part in leaf] if pa.types.is_struct(leaf) else [leaf]
-    assert set(leaves) <= {pa.string(), pa.int64(), pa.float64(), pa.bool_()}
+    assert set(leaves) <= {pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.binary()}
     assert column.about
 
 
