@@ -62,7 +62,10 @@ def test_licences_are_judged_before_duplicates(plan: Plan) -> None:
 
 def test_without_scores_the_generation_recipe_says_what_it_uses_instead() -> None:
     plan = load_plan("generation", [])
-    assert branches(plan)["aesthetics"] == branches(plan)["quality"] == "else"
+    taken = branches(plan)
+    assert taken["aesthetics"] == taken["quality"] == "else"
+    skipped = ("known_aesthetics", "known_quality", "alignment", "watermark", "nsfw", "faces", "text_share", "near")
+    assert {taken[name] for name in (*skipped, "benchmarks")} == {"skip"}
     assert any("artimuse of artimuse is missing" in note for note in plan.nodes["quality"].notes)
 
 
@@ -71,16 +74,17 @@ def test_with_tables_of_scores_the_thresholds_of_the_paper_count(tmp_path: Path)
     for name, score in (("artimuse", 71.0), ("deqa", 4.2)):
         table = tmp_path / f"{name}.parquet"
         pl.DataFrame({"digest": ["0" * 64], name: [score]}).write_parquet(table)
-        settings.append(f"{name}.table={table}")
+        settings.append(f"{name}_known.table={table}")
     plan = load_plan("generation", settings)
-    assert branches(plan)["aesthetics"] == branches(plan)["quality"] == "keep"
+    assert branches(plan)["known_aesthetics"] == branches(plan)["known_quality"] == "keep"
     conditions = {rule.name: rule.condition.sql for rule in plan.nodes["quality"].rules if rule.condition}
-    assert (conditions["aesthetics"], conditions["quality"]) == ("artimuse >= 60", "deqa >= 4")
+    assert conditions["known_aesthetics"] == "artimuse_known >= 60"
+    assert conditions["known_quality"] == "deqa_known >= 4"
 
 
 def test_a_table_that_is_not_there_is_a_mistake_and_no_reason_for_the_stand_in() -> None:
     with pytest.raises(UserError, match=r"nothing\.parquet"):
-        load_plan("generation", ["artimuse.table=nothing.parquet"])
+        load_plan("generation", ["artimuse_known.table=nothing.parquet"])
 
 
 def test_the_512_stage_takes_what_the_paper_keeps_and_every_kept_picture_has_samples_of_the_256_stage() -> None:
