@@ -95,9 +95,13 @@ class Engine:
         if not crops:
             return Seen((), 0.0, 0.0)
         tall = [_is_tall(quad) for quad in quads]
-        turned = self._rapid.cls_and_rotate(crops)
-        flipped = [label == "180" and sure >= _SURELY_FLIPPED for label, sure in turned[1].cls_res]
-        found = self._rapid.recognize_txt(turned[0])
+        told = self._rapid.cls_and_rotate(list(crops))[1].cls_res
+        flipped = [label == "180" and sure >= _SURELY_FLIPPED for label, sure in told]
+        # The classifier is wrong about long lines on its own; most of the page is right.
+        lengths = np.array([max(crop.shape[:2]) for crop in crops])
+        if lengths[flipped].sum() > lengths.sum() / 2:
+            crops = [np.ascontiguousarray(crop[::-1, ::-1]) for crop in crops]
+        found = self._rapid.recognize_txt(crops)
         lines, sums = [], np.zeros(3)
         for quad, text, sure, is_tall, is_flipped in zip(quads, found.txts, found.scores, tall, flipped, strict=True):
             if text := cleaned(text):
@@ -120,7 +124,7 @@ class Engine:
 
 
 _SURELY_FLIPPED = 0.9
-"""Least confidence from which RapidOCR turns a line that stands on its head."""
+"""Least confidence from which a line counts as standing on its head, as RapidOCR has it."""
 
 _LEAST_SIDE = 8
 """Pixels of a shorter side below which there is nothing to read, and the detector fails."""

@@ -651,4 +651,5 @@ def test_a_package_that_is_missing_stops_the_run_in_one_line(tmp_path: Path, mon
     write_manifest(tmp_path / "root", [entry(1)])
     with pytest.raises(UserError) as missing:
         curate(null_plan("score > 0"), tmp_path / "root", tmp_path / "store")
-    assert str(missing.value) == ("toy_score needs no_such_package; install it with: pip install 'unifactory[video]'")
+    said = "nodes.score: toy_score needs no_such_package; install it with: pip install 'unifactory[video]'"
+    assert str(missing.value) == said

@@ -147,7 +147,7 @@ def test_with_a_server_captions_are_the_models_and_answers_that_do_not_agree_go(
     with serve() as server:
         server.behave = behave
         plan = shipped(base_url=server.url, model=MODEL, revision="r1")
-        assert [node.name for node in plan.nodes.values() if node.missing] == ["benchmarks"]
+        assert [node.name for node in plan.nodes.values() if node.missing] == ["benchmarks", "reading"]
         curate(plan, some(drawn, tmp_path / "root", lines_of(drawn)[:6]), tmp_path / "store")
     ends = final_states(tmp_path / "store", "understanding")
     photos = {name: end for name, end in ends.items() if "#" not in name}

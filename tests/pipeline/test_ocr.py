@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from jobs.run import load_plan
 from pipeline.plan import Plan, resolve
 from pipeline.recipe import Recipe
 from tests.pipeline.annotations.stub import Reply, Request, said, serve
@@ -17,8 +18,7 @@ from tests.pipeline.runs import curate, final_states, tar_keys, write_manifest
 from tests.pipeline.text_pages import LINES, OTHER, page, spoilt
 
 PAGE = Path(__file__).parents[2] / "docs" / "corpora" / "understanding-ocr.md"
-SHIPPED = Path(__file__).parents[2] / "jobs" / "recipes" / "understanding.yaml"
-ALONE, CORRECTED, JOINED = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.S | re.M)
+ALONE, CORRECTED = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.S | re.M)
 
 
 def alone(**nodes: Any) -> Plan:
@@ -77,11 +77,8 @@ def test_a_correction_that_strays_from_the_reading_is_dropped(tmp_path: Path) ->
     assert final_states(tmp_path / "store", "ocr") == {"near": ("kept", None), "far": ("dropped", "stray")}
 
 
-def test_what_the_page_adds_to_the_shipped_recipe_resolves_with_an_engine_and_without() -> None:
-    recipe = yaml.safe_load(SHIPPED.read_text())
-    recipe["nodes"] |= yaml.safe_load(JOINED)
-    for engine, branch in (("rapidocr", "keep"), (None, "skip")):
-        recipe["nodes"]["ocr"]["params"]["engine"] = engine
-        plan = resolve(Recipe.model_validate(recipe), "R")
-        assert {rule.branch for rule in plan.nodes["matched"].rules} == {branch}
+def test_the_shipped_recipe_reads_pages_with_an_engine_and_says_so_without() -> None:
+    for settings, branch in ((["reading.engine=rapidocr"], "keep"), ([], "skip")):
+        plan = load_plan("understanding", settings)
+        assert {rule.branch for rule in plan.nodes["references"].rules} == {branch}
         assert not [note for node in plan.nodes.values() for note in node.notes if "not range-checked" in note]
