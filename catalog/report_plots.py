@@ -86,8 +86,11 @@ def _label(axes: Axes, row: FunnelRow, place: int, wide: bool) -> None:
         _text(axes, -0.02, place - 0.17, row.node, _INK, 9.5, ha="right", weight="bold", **beside)
         below = f"after {row.after}" if row.after else row.kind
         _text(axes, -0.02, place + 0.22, one_line(below, 30), _MUTED, 7.5, ha="right", **beside)
-        for column, (text, colour) in enumerate(said):
-            _text(axes, 1.015 + 0.175 * column, place, text, colour, 9, weight="bold", **beside)
+        for number, (text, colour) in enumerate(said):
+            # Two stand beside each other; more stand in two lines, for a third would leave the page.
+            line = 0.0 if len(said) <= 2 else (-0.19 if number < 2 else 0.21)
+            column = number % 2 if number < 4 else number - 2
+            _text(axes, 1.015 + 0.175 * column, place + line, text, colour, 9, weight="bold", **beside)
         return
     _text(axes, 0.0, place - 0.22, row.node, _INK, 10.5, weight="bold", **beside)
     counts = f"{row.passed:,} passed" if row.passed else ""

@@ -20,8 +20,8 @@ from pydantic import Field
 
 from catalog.errors import UserError
 from pipeline.operator import Column, Quarantine, Record
-from pipeline.scorers.checkpoint import CheckpointMeasure, CheckpointParams
-from pipeline.scorers.encoder import finite, grey, in_fixed_batches, open_records, read_config, try_out
+from pipeline.scorers.checkpoint import CheckpointMeasure, CheckpointParams, read_json
+from pipeline.scorers.encoder import finite, grey, in_fixed_batches, open_records, try_out
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -114,7 +114,7 @@ class Classifier(CheckpointMeasure):
 def read_label(checkpoint: Path, label: str) -> tuple[int, bool]:
     """Where a label stands in a checkpoint's output, and whether its labels exclude one another; raises UserError."""
     path = checkpoint / "config.json"
-    config = read_config(path)
+    config = read_json(path)
     names = config.get("id2label")
     if not isinstance(names, dict) or len(names) < 2:
         raise UserError(f"{path}: names no labels (`id2label`); it is no classifier")

@@ -102,6 +102,19 @@ def _inspect_once(measure: type[CheckpointMeasure], params: str, _files: str) ->
     measure(on_cpu).inspect(Path(on_cpu.checkpoint))
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a checkpoint; raises UserError."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; a release has one") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: holds no JSON object")
+    return found
+
+
 def checkpoint_digest(checkpoint: str) -> str:
     """SHA-256 over names and bytes of a checkpoint's files (a folder's own files, or one file).
 

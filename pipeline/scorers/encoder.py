@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -158,19 +157,6 @@ def in_fixed_batches(network: Network, inputs: Sequence[Inputs], device: str) ->
             batch = {name: torch.cat([one[name] for one in filled]).to(device) for name in some[0]}
             rows.append(network(batch)[: len(some)].float().cpu())
     found: NDArray[np.float32] = torch.cat(rows).numpy()
-    return found
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """A checkpoint's JSON object; raises UserError."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; a checkpoint of this kind has one") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON: {one_line(error)}") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: holds no JSON object")
     return found
 
 

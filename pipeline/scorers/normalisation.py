@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.errors import UserError
+from pipeline.scorers.checkpoint import read_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,7 +40,6 @@ def squeezed(picture: Image, how: Normalisation) -> NDArray[np.float32]:
 
 def read_normalisation(folder: Path, side: int) -> Normalisation:
     """What a release's `preprocessor_config.json` says; raises UserError where that is no bicubic square of `side`."""
-    from pipeline.scorers.released import read_json
 
     path = folder / "preprocessor_config.json"
     data = read_json(path)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from catalog.errors import UserError
 from model.checkpoint import CheckpointError, stored_tensors
 from model.libraries import library
-from pipeline.scorers.encoder import Encoder, check_device, one_line, read_config
+from pipeline.scorers.checkpoint import read_json
+from pipeline.scorers.encoder import Encoder, check_device, one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -76,7 +77,7 @@ def load_open_clip(folder: Path, device: str, texts: bool) -> OpenClipEncoder:
 def _read_model(folder: Path) -> dict[str, Any]:
     """The configuration of the network, checked for parts that would be fetched from elsewhere."""
     path = folder / CONFIG
-    model = read_config(path).get("model_cfg")
+    model = read_json(path).get("model_cfg")
     if not isinstance(model, dict) or not isinstance(model.get("embed_dim"), int):
         raise UserError(f"{path}: has no `model_cfg` with an `embed_dim`")
     vision, text = (model.get(part, {}) for part in ("vision_cfg", "text_cfg"))

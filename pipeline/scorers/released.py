@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from catalog.errors import UserError
 from model.checkpoint import DTYPES, CheckpointError, Slot, StoredTensor, compare, read_tensor, stored_tensors
 from model.libraries import library
+from pipeline.scorers.checkpoint import read_json
 
 SHOWN = 8
 """Misfits named in a message; the rest is counted."""
@@ -74,19 +74,6 @@ class Tokens(Protocol):
 def transformers() -> Any:
     """The library of that name."""
     return library("transformers")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a release's file; raises UserError."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; a release has one") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: holds no JSON object")
-    return found
 
 
 def read_config(folder: Path, model_type: str, schema: type[Config]) -> Config:

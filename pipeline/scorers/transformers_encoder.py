@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.errors import UserError
 from model.libraries import library
-from pipeline.scorers.encoder import Encoder, check_device, one_line, read_config
+from pipeline.scorers.checkpoint import read_json
+from pipeline.scorers.encoder import Encoder, check_device, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +72,7 @@ class TransformersEncoder(Encoder):
 
 def load_transformers_encoder(folder: Path, family: str, device: str, texts: bool) -> TransformersEncoder:
     """The encoder of a folder; raises UserError."""
-    kind = read_config(folder / "config.json").get("model_type")
+    kind = read_json(folder / "config.json").get("model_type")
     if kind not in KINDS[family]:
         fits = next((name for name, kinds in KINDS.items() if kind in kinds), None)
         hint = f"; write `family: {fits}`" if fits else ""

@@ -21,6 +21,7 @@ from catalog.report import Report, _text_names, gather
 from catalog.report_page import Thumbnail, render_html, signs, snippet
 from catalog.report_picks import Caps, _nearest
 from catalog.report_plots import funnel_svg, tokens_svg, values_svg
+from catalog.report_reasons import FunnelRow
 from catalog.report_text import render_text
 from catalog.report_values import FAILED, OTHER, PASSED, histogram, summarise
 from catalog.report_words import brief, number, one_line, share
@@ -472,3 +473,14 @@ def test_numbers_read_well() -> None:
         "2G",
     ]
     assert signs("a >= 1, b != 2") == "a ≥ 1, b ≠ 2"
+
+
+@pytest.mark.parametrize("other", [{"merged": 18}, {"merged": 18, "expanded": 4}])
+def test_what_is_told_beside_a_bar_stays_on_the_page(other: dict[str, int]) -> None:
+    row = FunnelRow("views", "merge", "", 19, 8, 8, 0, 0, 1, other, None)
+    drawn = funnel_svg([row], wide=True)
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', drawn)[1])  # type: ignore[index]
+    beside = re.findall(r' x="([\d.]+)" y="([\d.]+)"[^>]*>(\d+ [a-z]+)<', drawn)
+    assert {text for *_, text in beside} == {"1 quarantined", "8 born", *(f"{n} {name}" for name, n in other.items())}
+    assert all(float(x) + 80 <= width for x, _, _ in beside)
+    assert len({(x, y) for x, y, _ in beside}) == len(beside)

@@ -82,7 +82,7 @@ WRONG: list[tuple[str, Callable[[Path], Any], str]] = [
     ("porn", lambda folder: None, "config.json: has no label 'porn'; it has 'normal', 'nsfw'"),
     ("nsfw", changed("id2label", None), "config.json: names no labels (`id2label`); it is no classifier"),
     ("nsfw", changed("problem_type", "regression"), "config.json: is a regression, its output is no probability"),
-    ("nsfw", lambda folder: (folder / "config.json").unlink(), "config.json: no such file; a checkpoint of this kind"),
+    ("nsfw", lambda folder: (folder / "config.json").unlink(), "config.json: no such file; a release has one"),
     ("nsfw", changed("num_hidden_layers", 1), "the weights do not fit config.json: tensor without a place vit."),
     ("nsfw", changed("hidden_size", 32), "the weights do not fit config.json: tensor of another shape "),
     ("nsfw", changed("model_type", "siglip_text_model"), "transformers cannot load the network: "),

@@ -194,7 +194,7 @@ def layers(folder: Path, part: str, count: int) -> None:
 
 CONFIG = "open_clip_config.json"
 WRONG: list[tuple[str, str, Callable[[Path], Any], str]] = [
-    ("open_clip", "openclip", lambda at: (at / CONFIG).unlink(), f"{CONFIG}: no such file; a checkpoint of this kind"),
+    ("open_clip", "openclip", lambda at: (at / CONFIG).unlink(), f"{CONFIG}: no such file; a release has one"),
     ("open_clip", "openclip", lambda at: (at / CONFIG).write_text("{"), f"{CONFIG}: cannot be read as JSON: "),
     ("open_clip", "openclip", lambda at: (at / CONFIG).write_text("[]"), f"{CONFIG}: holds no JSON object"),
     ("open_clip", "openclip", lambda at: changed(at / CONFIG, "model_cfg", to=None), "has no `model_cfg` with an"),
