@@ -31,7 +31,7 @@ from catalog.report_values import PASSED, Bins, ValueChart, histogram, summarise
 from catalog.shards import Card
 from catalog.view import View
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when the content of reports changes: older ones are then written anew."""
 _MOST_LICENCES = 40
 

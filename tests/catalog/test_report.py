@@ -102,7 +102,7 @@ def test_branches_taken_for_a_missing_model_are_said(tmp_path: Path) -> None:
     assert notes == {"sharp": "in place of score > 30", "beauty": "skipped: what it reads cannot be measured here"}
     page = render_html(report, {}, "s")
     assert "score &gt; 60 could not be judged" in page
-    assert "patch-vq made the token ids" in page
+    assert "patch-vq. They prove the factory" in page
     assert "patch-vq" in render_text(report, "s")
 
 
