@@ -241,17 +241,23 @@ def _near(
     return alive[lost], alive[leaders], bits
 
 
+def _width(parts: list[NDArray[Any]], held: str) -> int:
+    """How many numbers a row of the parts has that have rows at all; raises UserError where that differs."""
+    widths: list[int] = sorted({part.shape[1] for part in parts} - {0})
+    if len(widths) != 1:
+        raise UserError(f"{held} of {widths} numbers; measure all records the same way")
+    return widths[0]
+
+
 def _near_texts(
     near: NearTexts, parts: list[NDArray[Any]], alive: Ints, order: Ints, lineage: Ints | None
 ) -> tuple[Ints, Ints, Ints]:
     """As above, by signatures; a part is [records with a signature or not, permutations], [n, 0] where none has one."""
-    widths = sorted({part.shape[1] for part in parts} - {0})
     if len(alive) == 0:
         none = np.zeros(0, np.int64)
         return none, none, none
-    if len(widths) != 1:
-        raise UserError(f"{near.column} holds signatures of {widths} numbers; measure all records the same way")
-    wide = [part if part.shape[1] else np.zeros((len(part), widths[0]), np.uint32) for part in parts]
+    width = _width(parts, f"{near.column} holds signatures")
+    wide = [part if part.shape[1] else np.zeros((len(part), width), np.uint32) for part in parts]
     signatures = np.concatenate(wide)[alive]
     found = alike(signatures, _dense(order[alive]), near.jaccard, None if lineage is None else lineage[alive])
     lost = np.flatnonzero(found.duplicate)
@@ -267,13 +273,11 @@ def _near_embeddings(
     lineage: Ints | None,
 ) -> tuple[Ints, Ints, Ints]:
     """As above, by embeddings; a part is [records with one or not, numbers], [n, 0] where none has one; emptied."""
-    widths = sorted({part.shape[1] for part in parts} - {0})
     if len(alive) == 0:
         none = np.zeros(0, np.int64)
         return none, none, none
-    if len(widths) != 1:
-        raise UserError(f"{near.column} holds vectors of {widths} numbers; measure all records the same way")
-    vectors: Vectors = np.empty((len(alive), widths[0]), np.float16)
+    width = _width(parts, f"{near.column} holds vectors")
+    vectors: Vectors = np.empty((len(alive), width), np.float16)
     start = filled = 0
     while parts:
         part = parts.pop(0)

@@ -24,6 +24,7 @@ from catalog.storage import Storage
 from pipeline.media import MediaReader, MediaRef
 
 __all__ = [
+    "BatchMeasure",
     "Child",
     "Column",
     "Expander",
@@ -202,6 +203,21 @@ class Measure(Operator):
     def process_batch(self, records: Sequence[Record]) -> Sequence[Sequence[Any] | Quarantine]:
         """The rows of at most `batch` records, or for a record why it is set aside."""
         return [self.process(record) for record in records]
+
+
+class BatchMeasure(Measure):
+    """A measure that looks at several records at once by nature; one record is a batch of one."""
+
+    def process(self, record: Record) -> Sequence[Any]:
+        """The values of one record; raises Quarantine."""
+        (row,) = self.process_batch([record])
+        if isinstance(row, Quarantine):
+            raise row
+        return row
+
+    @abstractmethod
+    def process_batch(self, records: Sequence[Record]) -> Sequence[Sequence[Any] | Quarantine]:
+        """The rows of at most `batch` records, or for a record why it is set aside."""
 
 
 class Expander(Operator):

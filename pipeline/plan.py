@@ -298,9 +298,11 @@ def _resolve_operator_node(
     else:
         missing = None
     runs, reads = plan_operator(name, op, params, planned, visible)
-    expected = {"expand": Expander, "merge": Merger}.get(verb, Measure)
+    expected: type[Operator] = {"expand": Expander, "merge": Merger}.get(verb, Measure)
     if not isinstance(runs.operator, expected):
-        raise UserError(f"nodes.{name}: {op} cannot {verb}; it is a {type(runs.operator).__mro__[1].__name__.lower()}")
+        kinds: tuple[type[Operator], ...] = (Measure, Expander, Merger)
+        kind = next(kind for kind in kinds if isinstance(runs.operator, kind))
+        raise UserError(f"nodes.{name}: {op} cannot {verb}; it is a {kind.__name__.lower()}")
     if isinstance(runs.operator, Merger) and runs.operator.group_by not in visible:
         raise UserError(f"nodes.{name}: {op} groups by {runs.operator.group_by!r}, which no node above writes")
     if isinstance(runs.operator, Merger):

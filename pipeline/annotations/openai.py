@@ -25,7 +25,7 @@ from pipeline.annotations.params import OpenAIParams, Whom
 from pipeline.annotations.prompt import Prompt
 from pipeline.annotations.sent import asked_about, digest_of, made_ready, picture_part
 from pipeline.media import MediaRef
-from pipeline.operator import Column, Measure, Quarantine, Record
+from pipeline.operator import BatchMeasure, Column, Quarantine, Record
 
 SOURCE_TEXT = "source text"
 """What `_by` and the list of stand-ins say of a text that was copied for want of a server."""
@@ -44,7 +44,7 @@ class _Work:
     pictures: tuple[MediaRef, ...]
 
 
-class OpenAI(Measure):
+class OpenAI(BatchMeasure):
     """Asks a server about each record, many at a time, each question once."""
 
     name = "openai"
@@ -182,13 +182,6 @@ class OpenAI(Measure):
         if self._client is not None:
             self._client.close()
             self._client = None
-
-    def process(self, record: Record) -> Sequence[Any]:
-        """The annotation of one record."""
-        (row,) = self.process_batch([record])
-        if isinstance(row, Quarantine):
-            raise row
-        return row
 
     def process_batch(self, records: Sequence[Record]) -> Sequence[Sequence[Any] | Quarantine]:
         """The annotations of some records, in their order; records that ask the same question share one answer."""

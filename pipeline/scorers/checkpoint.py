@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from catalog.errors import UserError
-from pipeline.operator import Measure, Params, Quarantine, Record
+from pipeline.operator import BatchMeasure, Params, Quarantine, Record
 
 WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".onnx"})
 """Endings of files that hold weights."""
@@ -31,7 +31,7 @@ class CheckpointParams(Params):
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda)$", exclude=True)
 
 
-class CheckpointMeasure(Measure):
+class CheckpointMeasure(BatchMeasure):
     """A measure whose values a network computes. Subclasses implement `load` and `score`."""
 
     Params: ClassVar[type[CheckpointParams]] = CheckpointParams
@@ -70,13 +70,6 @@ class CheckpointMeasure(Measure):
         """Load the network; raises UserError where the checkpoint does not fit."""
         assert self.params.checkpoint is not None
         self._network = self.load(Path(self.params.checkpoint))
-
-    def process(self, record: Record) -> Sequence[Any]:
-        """The values of one record."""
-        (row,) = self.process_batch([record])
-        if isinstance(row, Quarantine):
-            raise row
-        return row
 
     def process_batch(self, records: Sequence[Record]) -> Sequence[Sequence[Any] | Quarantine]:
         """The rows of some records, seen by the network together."""

@@ -55,6 +55,7 @@ BAD = [
     ("a: {measure: 'pathlib:Path'}", "R: nodes.a: operator 'pathlib:Path' is not a pipeline.operator.Operator"),
     ("a: {measure: 'tests.toys:ThreeParts'}", "R: nodes.a: tests.toys:ThreeParts cannot measure; it is a expander"),
     ("a: {expand: 'tests.toys:Score'}", "R: nodes.a: tests.toys:Score cannot expand; it is a measure"),
+    ("a: {expand: embedding, params: {family: siglip}}", "R: nodes.a: embedding cannot expand; it is a measure"),
     ("a: {merge: 'tests.toys:ThreeParts'}", "R: nodes.a: tests.toys:ThreeParts cannot merge; it is a expander"),
     (
         f"a: {{measure: '{SCORE}', params: {{shfit: 1}}}}",
